@@ -1,0 +1,187 @@
+"""What a unit of work took in, put out and removed, and the manifest of a whole tree added up from such reports.
+
+Row balance, always: documents in = documents out + documents removed, by reason. :meth:`UnitReport.check` raises when
+a stage breaks it. Everything here is deterministic: times are kept in the logs, not in the manifest.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lola_data.errors import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FORMAT = 1
+"""Version of the manifest's layout."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Sizes of a set of documents."""
+
+    documents: int = 0
+    characters: int = 0
+    bytes: int = 0
+    """UTF-8 bytes of the texts."""
+    tokens: int = 0
+
+    def __iadd__(self, other: Counts) -> Counts:
+        self.documents += other.documents
+        self.characters += other.characters
+        self.bytes += other.bytes
+        self.tokens += other.tokens
+        return self
+
+    @classmethod
+    def of(cls, text: pa.Array | pa.ChunkedArray, *, tokens: int = 0) -> Counts:
+        """Sizes of a string array of valid UTF-8 (nulls count as empty documents)."""
+        return cls(
+            documents=len(text),
+            characters=int(pc.sum(pc.utf8_length(text)).as_py() or 0),
+            bytes=int(pc.sum(pc.binary_length(text)).as_py() or 0),
+            tokens=tokens,
+        )
+
+
+@dataclass(slots=True)
+class OutputFile:
+    """A file written by a unit."""
+
+    path: str
+    """Relative to the work folder."""
+    bytes: int
+    rows: int
+
+
+@dataclass(slots=True)
+class UnitReport:
+    """What one unit of work did. Kept as JSON; the record that it is finished."""
+
+    key: str
+    taken: dict[str, Counts] = field(default_factory=dict)
+    """Folder -> documents read."""
+    given: dict[str, Counts] = field(default_factory=dict)
+    """Folder -> documents written to the stage's tree."""
+    removed: dict[str, dict[str, Counts]] = field(default_factory=dict)
+    """Folder they lay in -> reason -> documents removed."""
+    files: list[OutputFile] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What a stage wants to tell its own last step."""
+
+    def take(self, lang: str, counts: Counts) -> None:
+        """Count documents read."""
+        self.taken.setdefault(lang, Counts()).__iadd__(counts)
+
+    def give(self, lang: str, counts: Counts) -> None:
+        """Count documents written."""
+        self.given.setdefault(lang, Counts()).__iadd__(counts)
+
+    def remove(self, lang: str, reason: str, counts: Counts) -> None:
+        """Count documents removed."""
+        if counts.documents:
+            self.removed.setdefault(lang, {}).setdefault(reason, Counts()).__iadd__(counts)
+
+    def check(self) -> None:
+        """Raise StageError unless documents in = documents out + removed."""
+        check_row_balance(self.key, self.taken, self.given, self.removed)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> UnitReport:
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            key=value["key"],
+            taken={lang: Counts(**counts) for lang, counts in value["taken"].items()},
+            given={lang: Counts(**counts) for lang, counts in value["given"].items()},
+            removed={
+                lang: {reason: Counts(**counts) for reason, counts in reasons.items()}
+                for lang, reasons in value["removed"].items()
+            },
+            files=[OutputFile(**file) for file in value["files"]],
+            extra=value["extra"],
+        )
+
+
+def check_row_balance(
+    name: str, taken: dict[str, Counts], given: dict[str, Counts], removed: dict[str, dict[str, Counts]]
+) -> None:
+    """Raise StageError unless documents in = documents out + documents removed, over all languages."""
+    came = sum(counts.documents for counts in taken.values())
+    went = sum(counts.documents for counts in given.values())
+    gone = sum(counts.documents for reasons in removed.values() for counts in reasons.values())
+    if came != went + gone:
+        raise StageError(
+            f"{name}: {came} documents in, but {went} out and {gone} removed: {came - went - gone} unaccounted for. "
+            f"This is a fault of the stage; nothing of it is passed on"
+        )
+
+
+def build_manifest(
+    stage: str, reports: Iterable[UnitReport], *, fingerprint: dict[str, Any], extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The manifest of a stage: totals per language, removals by reason, files, fingerprint. Plain JSON, deterministic.
+
+    Args:
+        stage: name of the stage.
+        reports: one per unit, any order.
+        fingerprint: see :mod:`pipelines.state`.
+        extra: further top-level keys (the token shards, for example).
+
+    Raises:
+        StageError: the rows do not balance.
+    """
+    taken: dict[str, Counts] = defaultdict(Counts)
+    given: dict[str, Counts] = defaultdict(Counts)
+    removed: dict[str, dict[str, Counts]] = defaultdict(lambda: defaultdict(Counts))
+    files: list[OutputFile] = []
+    for report in sorted(reports, key=lambda report: report.key):
+        for lang, counts in report.taken.items():
+            taken[lang] += counts
+        for lang, counts in report.given.items():
+            given[lang] += counts
+        for lang, reasons in report.removed.items():
+            for reason, counts in reasons.items():
+                removed[lang][reason] += counts
+        files.extend(report.files)
+    check_row_balance(stage, taken, given, removed)
+    languages = sorted({*taken, *given})
+    return {
+        "format": FORMAT,
+        "stage": stage,
+        "fingerprint": fingerprint,
+        "languages": {
+            lang: {
+                "in": asdict(taken.get(lang, Counts())),
+                "out": asdict(given.get(lang, Counts())),
+                "removed": {reason: asdict(counts) for reason, counts in sorted(removed.get(lang, {}).items())},
+            }
+            for lang in languages
+        },
+        "totals": {
+            "in": asdict(_total(taken.values())),
+            "out": asdict(_total(given.values())),
+            "removed": {
+                reason: asdict(_total(reasons[reason] for reasons in removed.values() if reason in reasons))
+                for reason in sorted({reason for reasons in removed.values() for reason in reasons})
+            },
+        },
+        "files": [asdict(file) for file in sorted(files, key=lambda file: file.path)],
+        **(extra or {}),
+    }
+
+
+def _total(counts: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for one in counts:
+        total += one
+    return total

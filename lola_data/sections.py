@@ -1,0 +1,193 @@
+"""The sections of a recipe: one validated, immutable model per stage, each field with its description.
+
+A section is also the set of options of the stage's own command. ``train`` is a plain dataclass in
+:mod:`lola_data.train_config`, so that the trainer runs on machines without pydantic.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class DownloadSection(Section):
+    """Where the raw shards come from."""
+
+    source: Literal["sample", "local", "hub", "url"] = "sample"
+    """`sample`: the embedded corpus; `local`: a folder of <lang>/*.parquet; `hub`: a Hugging Face dataset repository;
+    `url`: any fsspec prefix (s3://, gs://, https://) laid out as <lang>/*.parquet."""
+    path: str | None = None
+    """Folder (`local`) or prefix (`url`)."""
+    repo: str = "uonlp/CulturaX"
+    """Dataset repository on the hub."""
+    revision: str = "main"
+    """Branch, tag or commit of the repository; a commit makes the run repeatable. The commit it stood for is kept in
+    the manifest."""
+    max_shards: int | None = Field(default=None, ge=1)
+    """At most this many shards a language, picked by a seeded hash (never simply the first ones)."""
+    workers: int = Field(default=4, ge=1, le=64)
+    """Shards fetched at the same time."""
+
+    @model_validator(mode="after")
+    def _path_fits(self) -> DownloadSection:
+        if self.source in ("local", "url") and not self.path:
+            raise ValueError(f"`source: {self.source}` needs `path`")
+        if self.source in ("sample", "hub") and self.path:
+            raise ValueError(f"`path` has no meaning with `source: {self.source}`; remove it or set `source: local`")
+        return self
+
+
+class ChecksSection(Section):
+    """What to do with documents that are not clean text. `error` fails the shard and names the row; other shards go on."""
+
+    invalid_utf8: Literal["error", "drop"] = "error"
+    """A text that is not valid UTF-8."""
+    nul: Literal["error", "drop", "keep"] = "error"
+    """A text with a NUL (U+0000) character."""
+    oversized: Literal["error", "drop"] = "error"
+    """A text longer than `max_document_bytes`."""
+    max_document_bytes: int = Field(default=64 * 2**20, ge=1, le=2**31 - 2**20)
+    """Longest text let through, in UTF-8 bytes."""
+
+
+class IdentifySection(Section):
+    """Language identification."""
+
+    model: str = "lid.176.ftz"
+    """A registered name (lid.176.ftz, embedded; lid.176.bin, glotlid-v3, openlid-v2: downloaded once, pinned by digest)
+    or the path of a fastText model."""
+    policy: Literal["drop", "keep", "relabel"] = "drop"
+    """A document whose language is not its folder's: `drop` it (into removed/identify), `keep` it where it is, or
+    `relabel`: move it to the folder of its language."""
+    min_score: Share = 0.0
+    """A document whose language is its folder's but with a lower score is removed as `low_score`."""
+    min_score_by_language: dict[str, Share] = Field(default_factory=dict)
+    """`min_score` for single languages (CulturaX codes)."""
+    mismatch_score: Share = 0.5
+    """The policy applies only where the model is at least this sure of the other language: weak models scatter small
+    languages over their neighbours."""
+    accept_confusable: bool = True
+    """Languages of one confusable group (hr/bs/sr/sh, id/ms, zh/yue/wuu, ...) count as the same for the policy."""
+    max_chars: int | None = Field(default=None, ge=100)
+    """Show the model only this many leading characters (None: the whole text)."""
+
+
+class DedupSection(Section):
+    """Deduplication inside each language."""
+
+    exact: bool = True
+    """Remove documents whose normalised text (case-folded, NFC, white space collapsed) is the same."""
+    url: bool = True
+    """Remove documents with the URL of a document that is kept."""
+    minhash: bool = True
+    """Remove near-duplicates: MinHash LSH proposes, exact Jaccard on the shingle sets decides."""
+    ngram: int = Field(default=5, ge=1, le=64)
+    """Words a shingle."""
+    bands: int = Field(default=14, ge=1, le=256)
+    """LSH bands."""
+    rows: int = Field(default=8, ge=1, le=64)
+    """MinHash values a band."""
+    threshold: float = Field(default=0.8, gt=0.0, le=1.0)
+    """Jaccard similarity to a kept document at which a document is removed."""
+    survivor: Literal["first", "longest", "highest_score"] = "first"
+    """Which document of a pair stays: the first by id, the longest text, or the highest lang_score (ties: first)."""
+    max_removed_share: Share = 0.6
+    """A language that loses more than this share of its documents stops the run with samples shown."""
+    alarm_min_documents: int = Field(default=100, ge=1)
+    """Languages with fewer documents raise no alarm."""
+    waive: list[str] = Field(default_factory=list)
+    """Languages whose alarm you have looked at and accept."""
+
+
+class SampleSection(Section):
+    """How much of each language goes on, and with what weight it is trained on."""
+
+    method: Literal["all", "proportional", "temperature", "unimax", "budgets", "lola-v1"] = "temperature"
+    """`all`: everything, weighted by size. `proportional`: shares as the sizes, cut to `total`. `temperature`: share
+    ~ size^alpha. `unimax`: equal shares, no language beyond `max_epochs` (arXiv 2304.09151). `budgets`: as given.
+    `lola-v1`: 4 % of each language, 2 % of English, 16 % of German, all of those under 100,000 documents."""
+    unit: Literal["documents", "bytes", "tokens"] = "bytes"
+    """What sizes and budgets count. `tokens` needs `tokenizer`."""
+    total: int | None = Field(default=None, ge=1)
+    """Budget over all languages, in units (None: as large as the data allows)."""
+    alpha: float = Field(default=0.3, ge=0.0, le=1.0)
+    """Exponent of `temperature`: 1 is proportional, 0 is uniform."""
+    max_epochs: float = Field(default=4.0, gt=0.0)
+    """No language is repeated more often than this (`temperature`, `unimax`, `budgets`)."""
+    budgets: dict[str, int] = Field(default_factory=dict)
+    """Units of each language for `budgets`."""
+    tokenizer: str | None = None
+    """SentencePiece model that counts tokens for `unit: tokens`."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> SampleSection:
+        if self.method == "budgets" and not self.budgets:
+            raise ValueError("`method: budgets` needs `budgets`, a number of units for each language")
+        if self.budgets and self.method != "budgets":
+            raise ValueError(f"`budgets` has no meaning with `method: {self.method}`")
+        if self.unit == "tokens" and not self.tokenizer:
+            raise ValueError("`unit: tokens` needs `tokenizer`, the SentencePiece model to count with")
+        if self.method == "unimax" and self.total is None:
+            raise ValueError("`method: unimax` needs `total`, the budget to share out")
+        if self.method == "lola-v1" and self.unit != "documents":
+            raise ValueError("`method: lola-v1` counts documents: set `unit: documents`")
+        return self
+
+
+class TokenizerSection(Section):
+    """The SentencePiece tokenizer."""
+
+    model: str | None = None
+    """Use this SentencePiece model instead of training one."""
+    vocab_size: int = Field(default=32_000, ge=300, le=1_000_000)
+    """Pieces, the 256 bytes and the control tokens included."""
+    train_bytes: int = Field(default=200_000_000, ge=10_000)
+    """UTF-8 bytes of text to train on, shared out over the languages."""
+    alpha: float = Field(default=0.3, ge=0.0, le=1.0)
+    """Share of a language in the training text ~ size^alpha."""
+    character_coverage: float = Field(default=0.9995, gt=0.9, le=1.0)
+    """Share of characters that get a piece of their own; the rest is spelled in bytes."""
+    max_line_bytes: int = Field(default=4096, ge=64, le=65_536)
+    """Longer lines are cut at safe places before SentencePiece would skip them."""
+    memory_limit_mb: int = Field(default=8_000, ge=100)
+    """Refuse training text that would need more memory than this."""
+    threads: int = Field(default=2, ge=1, le=256)
+    """Threads of the trainer; the model does not depend on it."""
+
+
+class TokenizeSection(Section):
+    """Token shards."""
+
+    valid_share: float = Field(default=0.01, ge=0.0, le=0.5)
+    """Share of the documents of every language that is held out, chosen by hash of (seed, id)."""
+
+
+class BalanceSection(Section):
+    """The language balance report."""
+
+    html: bool = True
+    """Write the page report/balance.html."""
+    min_documents: int = Field(default=100, ge=0)
+    """Warn of languages with fewer documents."""
+    top: int = Field(default=40, ge=5, le=200)
+    """Languages drawn in the charts (the table has all)."""
+
+
+class ExecutorSection(Section):
+    """Where the tasks run."""
+
+    kind: Literal["local"] = "local"
+    """`local`: processes on this machine."""
+    tasks: int = Field(default=2, ge=1)
+    """Tasks a stage is split into, by bytes. Outputs do not depend on it."""
+    workers: int = Field(default=2, ge=1)
+    """Tasks that run at the same time."""

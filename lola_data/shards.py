@@ -1,0 +1,301 @@
+"""Parquet shards: plan work by bytes, read Arrow batches by column name, write shards that are whole or absent.
+
+Flow: a tree ``<root>/<lang>/<shard>.parquet`` -> :func:`plan_units` -> :class:`Unit` -> :func:`read_batches` ->
+record batches of one schema, bounded in bytes -> :class:`ShardWriter` -> another tree.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lola_data import storage
+from lola_data.errors import ShardError, StageError
+from lola_data.schemas import REQUIRED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BATCH_BYTES = 32 * 2**20
+"""Aim for the bytes of one record batch; a longer document makes a batch of its own."""
+ROW_GROUP_BYTES = 64 * 2**20
+"""Bytes of a row group written, before compression."""
+UNIT_BYTES = 512 * 2**20
+"""Bytes of one unit of work; a bigger shard is split at row groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A piece of work: consecutive row groups of one shard. Does not depend on the number of tasks."""
+
+    lang: str
+    """Folder of the shard."""
+    path: str
+    """Path of the shard relative to the root of its tree."""
+    name: str
+    """File name, without suffix, of what is made from this unit: the shard's, numbered if the shard is split."""
+    first_group: int
+    """First row group."""
+    last_group: int
+    """One past the last row group."""
+    first_row: int
+    """Row of the shard at which the unit begins."""
+    rows: int
+    bytes: int
+    """Uncompressed bytes of the row groups."""
+
+    @property
+    def key(self) -> str:
+        """Unique name inside the tree."""
+        return f"{self.lang}/{self.name}"
+
+    @property
+    def shard(self) -> str:
+        """File name of the shard without suffix."""
+        return PurePosixPath(self.path).stem
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict; ``Unit(**value)`` is its inverse."""
+        return asdict(self)
+
+
+def list_shards(root: str) -> list[tuple[str, int]]:
+    """Shards of a tree: (path relative to ``root``, file bytes), sorted.
+
+    Raises:
+        StageError: a Parquet file does not lie in a language folder directly under ``root``.
+    """
+    shards = storage.list_files(root, ".parquet")
+    for path, _ in shards:
+        if path.count("/") != 1:
+            raise StageError(
+                f"{storage.join(root, path)}: a tree of shards is laid out as <lang>/<shard>.parquet; "
+                f"move the file into the folder of its language"
+            )
+    return shards
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file opened for reading.
+
+    Raises:
+        ShardError: missing, empty, truncated (no footer) or not Parquet at all.
+    """
+    with ExitStack() as stack:
+        try:
+            handle = stack.enter_context(storage.open_input(path))
+            file = pq.ParquetFile(handle)
+        except FileNotFoundError as error:
+            raise ShardError(f"{path}: no such shard; fetch it again or leave its language out") from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ShardError(_unreadable(path, error)) from error
+        yield file
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    try:
+        bytes_there = storage.size(path)
+    except OSError:
+        bytes_there = -1
+    if bytes_there == 0:
+        return f"{path}: an empty file; fetch the shard again"
+    return (
+        f"{path}: not a complete Parquet file ({bytes_there:,} bytes, no valid footer at its end): it was cut off "
+        f"or is of another format ({str(error).splitlines()[0]}). Fetch the shard again or remove it"
+    )
+
+
+def plan_units(root: str, *, languages: list[str] | None = None, unit_bytes: int = UNIT_BYTES) -> list[Unit]:
+    """The units of a tree, sorted by language, shard and row group. Shards without rows give none.
+
+    Args:
+        root: folder or URL of the tree.
+        languages: only these folders (None: all).
+        unit_bytes: a shard with more uncompressed bytes is split, at row groups, in units of about this size.
+    """
+    units: list[Unit] = []
+    for path, file_bytes in list_shards(root):
+        lang = path.split("/")[0]
+        if languages is None or lang in languages:
+            units.extend(_units_of_shard(root, lang, path, file_bytes, unit_bytes))
+    return units
+
+
+def _units_of_shard(root: str, lang: str, path: str, file_bytes: int, unit_bytes: int) -> list[Unit]:
+    stem = PurePosixPath(path).stem
+    try:
+        with open_parquet(storage.join(root, path)) as file:
+            groups = [
+                (file.metadata.row_group(index).num_rows, file.metadata.row_group(index).total_byte_size)
+                for index in range(file.metadata.num_row_groups)
+            ]
+    except ShardError:
+        # One broken shard must not keep the others from being planned: its unit fails, by name, when it is worked on.
+        return [Unit(lang, path, stem, 0, 0, 0, 0, file_bytes)]
+    spans: list[list[int]] = []
+    for index, (rows, size) in enumerate(groups):
+        if spans and spans[-1][3] + size <= unit_bytes:
+            spans[-1][1:] = [index + 1, spans[-1][2] + rows, spans[-1][3] + size]
+        else:
+            spans.append([index, index + 1, rows, size])
+    spans = [span for span in spans if span[2]]
+    units: list[Unit] = []
+    first_row = 0
+    for number, (first, last, rows, size) in enumerate(spans):
+        name = stem if len(spans) == 1 else f"{stem}-{number:05d}"
+        units.append(Unit(lang, path, name, first, last, first_row, rows, size))
+        first_row += rows
+    return units
+
+
+def read_batches(
+    root: str, unit: Unit, schema: pa.Schema, *, columns: list[str] | None = None, batch_bytes: int = BATCH_BYTES
+) -> Iterator[pa.RecordBatch]:
+    """Record batches of a unit, in row order, in exactly ``schema`` (or its ``columns``).
+
+    Columns are found by name. A missing one that is not required reads as null, unknown ones are not read, and
+    string-like types (large_string, dictionary, all-null) become ``string``. Values are not checked to be UTF-8 here:
+    see :mod:`lola_data.checks`.
+
+    Raises:
+        ShardError: the shard is unreadable (the row group and its bytes are named) or of a foreign schema.
+    """
+    path = storage.join(root, unit.path)
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    with open_parquet(path) as file:
+        present = _match_columns(path, file.schema_arrow, wanted)
+        if unit.last_group > file.metadata.num_row_groups:
+            raise ShardError(f"{path}: has fewer row groups than when the work was planned; run with --redo")
+        for index in range(unit.first_group, unit.last_group):
+            group = file.metadata.row_group(index)
+            if not group.num_rows:
+                continue
+            rows = max(1, min(group.num_rows, int(group.num_rows * batch_bytes / max(1, group.total_byte_size))))
+            try:
+                for batch in file.iter_batches(batch_size=rows, row_groups=[index], columns=present):
+                    yield _conform(batch, wanted)
+            except (pa.ArrowException, OSError) as error:
+                raise ShardError(
+                    f"{path}: row group {index} ({_span(group)}) cannot be read: {str(error).splitlines()[0]}. The "
+                    f"file is damaged: fetch the shard again"
+                ) from error
+
+
+def _span(group: pq.RowGroupMetaData) -> str:
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    starts = [chunk.dictionary_page_offset or chunk.data_page_offset for chunk in chunks]
+    ends = [start + chunk.total_compressed_size for start, chunk in zip(starts, chunks, strict=True)]
+    return f"bytes {min(starts):,} to {max(ends):,}"
+
+
+def _is_string_like(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
+
+
+def _match_columns(path: str, found: pa.Schema, wanted: pa.Schema) -> list[str]:
+    present: list[str] = []
+    for field in wanted:
+        if field.name not in found.names:
+            if field.name in REQUIRED:
+                raise ShardError(
+                    f"{path}: no column `{field.name}`; its columns are {', '.join(found.names) or 'none'}. "
+                    f"A shard needs a text column: rename it, or leave the file out"
+                )
+            continue
+        kind = found.field(field.name).type
+        mismatch = pa.types.is_string(field.type) and not (_is_string_like(kind) or pa.types.is_null(kind))
+        if mismatch and (field.name in REQUIRED or pa.types.is_nested(kind) or pa.types.is_binary(kind)):
+            raise ShardError(f"{path}: column `{field.name}` is {kind}, not string; convert it, or leave the file out")
+        present.append(field.name)
+    return present
+
+
+def _conform(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    arrays: list[pa.Array] = []
+    for field in wanted:
+        if field.name not in batch.schema.names:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        array = batch.column(field.name)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        # Casting between string types copies offsets only and does not look at the bytes, so bad UTF-8 passes here.
+        arrays.append(array if array.type == field.type else array.cast(field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=wanted)
+
+
+_SHARED_VALUES = ["timestamp", "source", "claimed_lang", "lang", "script", "reason"]
+
+
+class ShardWriter:
+    """Writes one Parquet shard. It appears under its name, complete, when :meth:`close` returns, and never otherwise.
+
+    Row groups are cut by bytes, as the batches come, so the same batches give the same file.
+
+    Args:
+        path: final name.
+        schema: of every batch written.
+        row_group_bytes: Arrow bytes after which a row group is closed.
+    """
+
+    def __init__(self, path: str, schema: pa.Schema, *, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
+        self.path = path
+        self.schema = schema
+        self.rows = 0
+        self._row_group_bytes = row_group_bytes
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_bytes = 0
+        self._stack = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> ShardWriter:
+        handle = self._stack.enter_context(storage.atomic_output(self.path))
+        self._writer = pq.ParquetWriter(
+            handle,
+            self.schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=cast("Any", [name for name in _SHARED_VALUES if name in self.schema.names]),
+            write_statistics=cast("Any", [name for name in ("id", "lang") if name in self.schema.names]),
+        )
+        return self
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add a batch; empty ones are ignored."""
+        if not batch.num_rows:
+            return
+        self._pending.append(batch)
+        self._pending_bytes += batch.nbytes
+        self.rows += batch.num_rows
+        if self._pending_bytes >= self._row_group_bytes:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending and self._writer is not None:
+            table = pa.Table.from_batches(self._pending, schema=self.schema)
+            self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self._pending, self._pending_bytes = [], 0
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        if error is not None:
+            # Closing a file that will be thrown away may fail too (a full disk); the first error is the one to tell.
+            with suppress(Exception):
+                writer.close()
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            if self._pending:
+                self._writer = writer
+                self._flush()
+                self._writer = None
+            writer.close()

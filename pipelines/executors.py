@@ -1,0 +1,170 @@
+"""Runs one phase on datatrove's executor.
+
+datatrove's local pool loses the siblings of a task that raises and waits for ever for a worker that was killed, so
+:class:`LocalExecutor` keeps its task handling (ranks, logs, statistics) and gives each rank a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+import multiprocess.context
+from datatrove.executor.local import LocalPipelineExecutor
+from datatrove.utils.logging import logger
+from datatrove.utils.stats import PipelineStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipelines.stage import ShardStep
+
+POLL_SECONDS = 0.2
+
+
+def _leave_with_parent(parent: Any) -> None:
+    """End this process when the driver is gone, however it went: two runs must never write at the same time."""
+
+    def watch() -> None:
+        try:
+            parent.recv()
+        except (EOFError, OSError):
+            os._exit(3)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _silence_console() -> None:
+    # The engine reports progress itself; task logs go to files.
+    import datatrove.executor.base as base
+    import datatrove.utils.logging as logging
+
+    logger.remove()
+    add_task_logger = logging.add_task_logger
+
+    def add_file_logger(logging_dir: Any, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
+        handle = add_task_logger(logging_dir, rank, local_rank, node_rank)
+        logger.remove()
+        logger.add(
+            handle, colorize=False, level="DEBUG", format="{time:YYYY-MM-DD HH:mm:ss.SSS} | {level: <8} | {message}"
+        )
+        return handle
+
+    base.add_task_logger = add_file_logger
+    logging.setup_default_logger = logger.remove
+
+
+def _run_rank(executor: LocalExecutor, rank: int, parent: Any) -> None:
+    _leave_with_parent(parent)
+    _silence_console()
+    executor._run_for_rank(rank, local_rank=rank)
+
+
+class LocalExecutor(LocalPipelineExecutor):
+    """datatrove's local executor with one supervised process per rank.
+
+    A rank that raises or is killed is told of in ``self.lost`` and leaves the others alone.
+    """
+
+    lost: dict[int, str]
+    on_poll: Callable[[], None] | None = None
+
+    def run(self) -> PipelineStats:
+        """Run all ranks, at most ``workers`` at a time."""
+        self.lost = {}
+        on_poll, self.on_poll = self.on_poll, None
+        if self.tasks == 1:
+            self._run_here()
+            return PipelineStats()
+        context: Any = multiprocess.context.ForkServerContext()
+        context.set_forkserver_preload(["pipelines.preload"])
+        waiting = list(range(self.world_size))
+        running: dict[Any, tuple[int, Any, Any]] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    rank = waiting.pop(0)
+                    child_end, driver_end = context.Pipe(duplex=False)
+                    process = context.Process(target=_run_rank, args=(self, rank, child_end), name=f"rank-{rank}")
+                    process.start()
+                    child_end.close()
+                    running[process.sentinel] = (rank, process, driver_end)
+                for sentinel in wait(list(running), timeout=POLL_SECONDS):
+                    rank, process, driver_end = running.pop(sentinel)
+                    process.join()
+                    driver_end.close()
+                    if process.exitcode:
+                        self.lost[rank] = _ended(process.exitcode)
+                if on_poll:
+                    on_poll()
+        finally:
+            for _, process, driver_end in running.values():
+                process.kill()
+                process.join()
+                driver_end.close()
+        return PipelineStats()
+
+    def _run_here(self) -> None:
+        # One task needs no second process: the start of an interpreter costs more than a small stage.
+        import datatrove.executor.base as base
+        import datatrove.utils.logging as logging
+
+        kept = base.add_task_logger, logging.setup_default_logger
+        _silence_console()
+        try:
+            self._run_for_rank(0, local_rank=0)
+        finally:
+            base.add_task_logger, logging.setup_default_logger = kept
+
+
+def _ended(exitcode: int) -> str:
+    if exitcode == -9:
+        return "was killed (SIGKILL): the machine may be out of memory; set fewer `executor.workers`"
+    return f"was ended by signal {-exitcode}" if exitcode < 0 else f"ended with exit code {exitcode}"
+
+
+def run_phase(
+    step: ShardStep, *, tasks: int, workers: int, logging_dir: str, on_poll: Callable[[], None] | None = None
+) -> dict[int, str]:
+    """Run a phase to its end on this machine.
+
+    Args:
+        step: the phase; its plan must be recorded already.
+        tasks: datatrove's world size.
+        workers: tasks that run at the same time.
+        logging_dir: datatrove's logs and statistics of the phase.
+        on_poll: called about five times a second.
+
+    Returns:
+        Tasks that were lost (killed from outside, out of memory) with the reason; empty when all came back.
+    """
+    executor = LocalExecutor(
+        pipeline=[step],
+        tasks=tasks,
+        workers=min(workers, tasks),
+        logging_dir=logging_dir,
+        # Units, not ranks, are what is finished or not.
+        skip_completed=False,
+    )
+    executor.on_poll = on_poll
+    if on_poll and tasks == 1:
+        stop = threading.Event()
+
+        def poll() -> None:
+            while not stop.is_set():
+                on_poll()
+                time.sleep(POLL_SECONDS)
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            executor.run()
+        finally:
+            stop.set()
+            thread.join()
+    else:
+        executor.run()
+    return executor.lost

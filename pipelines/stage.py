@@ -1,0 +1,208 @@
+"""The stage engine: a datatrove step that works through units of Arrow batches, and the stage built of such steps.
+
+A stage is a list of phases. A phase is a :class:`ShardStep`: it plans units of work, which do not depend on the number
+of tasks, and processes one unit at a time: read batches, write whole files, return a :class:`UnitReport`. The engine
+shares the units out over tasks by bytes, skips those that are recorded as done, records failures without stopping the
+others, checks the row balance, and adds the reports up to the manifest.
+"""
+
+from __future__ import annotations
+
+import heapq
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.logging import logger
+
+from lola_data import storage
+from lola_data.errors import LolaError
+from lola_data.manifest import UnitReport, build_manifest
+from lola_data.shards import Unit, plan_units
+from pipelines.state import StageState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lola_data.layout import Layout
+
+
+class Work(Protocol):
+    """A unit of work: JSON-able, with a unique key and a size."""
+
+    @property
+    def key(self) -> str:
+        """Unique name inside the phase."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Size that the sharing out goes by."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageWork:
+    """All of one language as one unit of work."""
+
+    lang: str
+    bytes: int
+
+    @property
+    def key(self) -> str:
+        """The language code."""
+        return self.lang
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return {"lang": self.lang, "bytes": self.bytes}
+
+
+def assign(works: Sequence[Work], rank: int, world_size: int) -> list[Work]:
+    """The units of one task: biggest first, each to the task with the fewest bytes so far (ties: lowest rank).
+
+    A function of the list and the numbers alone; over all ranks every unit comes exactly once.
+    """
+    loads = [(0, candidate) for candidate in range(world_size)]
+    mine: list[Work] = []
+    for work in sorted(works, key=lambda work: (-work.bytes, work.key)):
+        load, least = heapq.heappop(loads)
+        if least == rank:
+            mine.append(work)
+        heapq.heappush(loads, (load + max(1, work.bytes), least))
+    return mine
+
+
+class ShardStep(PipelineStep, ABC):
+    """One phase of a stage, as a datatrove step. Subclasses say what the units are and how one is processed.
+
+    An instance travels to worker processes: it holds plain settings only, and loads models in :meth:`process`.
+    """
+
+    type = "lola-data"
+    phase: ClassVar[str] = "main"
+
+    def __init__(self, layout: Layout, stage: str) -> None:
+        super().__init__()
+        self.name = f"{stage}.{self.phase}"
+        self.layout = layout
+        self.stage = stage
+
+    @property
+    def state(self) -> StageState:
+        """The records of the stage."""
+        return StageState(self.layout, self.stage)
+
+    @abstractmethod
+    def plan(self) -> Sequence[Work]:
+        """All units of work, in a fixed order. Only reads; called once, by the driver."""
+
+    def work_from_json(self, value: dict[str, Any]) -> Work:
+        """The inverse of the unit's ``to_json``."""
+        return Unit(**value)
+
+    @abstractmethod
+    def process(self, work: Any) -> UnitReport:
+        """Do one unit of work.
+
+        Output files are written with :class:`lola_data.shards.ShardWriter` or
+        :func:`lola_data.storage.atomic_output`, so that they are whole or absent. Doing a unit again must give the
+        same bytes.
+
+        Raises:
+            LolaError: what the user can mend; it fails this unit and no other.
+        """
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+        """Work through the units of this task. Yields no documents; a unit that fails is recorded, not raised."""
+        yield from data or ()
+        state = self.state
+        works = [self.work_from_json(value) for value in state.plan(self.phase) or []]
+        for work in assign(works, rank, world_size):
+            if state.is_done(self.phase, work.key):
+                continue
+            log = self.layout.logs(self.stage, self.phase, "logs", f"task_{rank:05d}.log")
+            try:
+                with self.track_time("unit"):
+                    report = self.process(work)
+                    report.check()
+                    state.mark_done(self.phase, report)
+            except LolaError as error:
+                logger.error(f"{work.key}: {error}")
+                state.mark_failed(self.phase, work.key, message=str(error), log=log)
+            except Exception as error:
+                logger.exception(f"{work.key}: unexpected error")
+                message = f"{work.key}: unexpected {type(error).__name__}: {error}. This is a bug: see the log"
+                state.mark_failed(self.phase, work.key, message=message, log=log)
+            else:
+                self.stat_update("documents", value=sum(counts.documents for counts in report.taken.values()))
+                self.stat_update("bytes", value=sum(counts.bytes for counts in report.taken.values()), unit="unit")
+                logger.info(f"{work.key}: done")
+
+
+class TreeStep(ShardStep):
+    """A phase whose units are the pieces of an input tree of Parquet shards."""
+
+    def __init__(
+        self, layout: Layout, stage: str, *, input_stage: str, languages: list[str] | None, unit_bytes: int
+    ) -> None:
+        super().__init__(layout, stage)
+        self.input_stage = input_stage
+        self.languages = languages
+        self.unit_bytes = unit_bytes
+
+    @property
+    def input_tree(self) -> str:
+        """Root of the tree that is read."""
+        return self.layout.tree(self.input_stage)
+
+    def plan(self) -> list[Unit]:
+        """The pieces of the input tree."""
+        return plan_units(self.input_tree, languages=self.languages, unit_bytes=self.unit_bytes)
+
+
+@dataclass
+class Stage:
+    """A stage of the corpus graph made of phases that run on an executor, one after the other.
+
+    Args:
+        name: of the stage, as in :data:`lola_data.layout.TREES`.
+        layout: of the corpus.
+        phases: in order; each sees what the ones before it wrote.
+        settings: the values of the recipe that decide the output.
+        inputs: stages whose trees are read.
+    """
+
+    name: str
+    layout: Layout
+    phases: list[ShardStep]
+    settings: dict[str, Any]
+    inputs: list[str]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def finish(self, reports: list[UnitReport], fingerprint: dict[str, Any]) -> dict[str, Any]:
+        """The manifest, from the reports of the last phase. A subclass may check, write more files, or raise."""
+        return build_manifest(self.name, reports, fingerprint=fingerprint, extra=self.extra)
+
+    def output_roots(self) -> list[str]:
+        """Folders that belong to this stage alone and that ``--redo`` deletes."""
+        return [
+            self.layout.tree(self.name),
+            self.layout.removed(self.name),
+            self.layout.scratch(self.name),
+            self.layout.state(self.name),
+            self.layout.logs(self.name),
+        ]
+
+    def write_manifest(self, fingerprint: dict[str, Any]) -> dict[str, Any]:
+        """Add the reports of the last phase up, write the manifest and record the stage as complete."""
+        state = StageState(self.layout, self.name)
+        manifest = self.finish(state.reports(self.phases[-1].phase), fingerprint)
+        storage.write_json(self.layout.manifest(self.name), manifest)
+        state.mark_complete()
+        return manifest
