@@ -9,6 +9,7 @@ others, checks the row balance, and adds the reports up to the manifest.
 from __future__ import annotations
 
 import heapq
+import shutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -205,4 +206,10 @@ class Stage:
         manifest = self.finish(state.reports(self.phases[-1].phase), fingerprint)
         storage.write_json(self.layout.manifest(self.name), manifest)
         state.mark_complete()
+        self.delete_scratch()
         return manifest
+
+    def delete_scratch(self) -> None:
+        """Delete intermediate files of a finished stage (local work folders; remote ones are left to their owner)."""
+        if not storage.is_remote(self.layout.workdir):
+            shutil.rmtree(storage.local_path(self.layout.scratch(self.name)), ignore_errors=True)

@@ -101,6 +101,11 @@ class StageState:
         if not storage.is_remote(self.layout.workdir):
             storage.local_path(self._path(phase, "failed", _file(report.key))).unlink(missing_ok=True)
 
+    def forget(self, phase: str, key: str) -> None:
+        """Forget that a unit, and so the stage, is finished."""
+        storage.local_path(self._path("complete.json")).unlink(missing_ok=True)
+        storage.local_path(self._path(phase, "done", _file(key))).unlink(missing_ok=True)
+
     def reports(self, phase: str) -> list[UnitReport]:
         """Reports of all finished units, by key."""
         folder = self._path(phase, "done")

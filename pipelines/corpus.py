@@ -1,0 +1,120 @@
+"""The corpus graph: recipe -> stages in order -> run.
+
+Each stage has a module with ``build(recipe, layout) -> Stage | DriverStage``, imported only when the stage is run.
+A stage run alone and a stage run as part of the graph are the same code.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lola_data import storage
+from lola_data.errors import RecipeError
+from lola_data.layout import TREES, Layout
+from pipelines.run import redo as redo_stage
+from pipelines.run import run_stage
+from pipelines.state import StageState, workdir_lock
+
+if TYPE_CHECKING:
+    from lola_data.recipe import Recipe
+    from pipelines.run import DriverStage
+    from pipelines.stage import Stage
+
+STAGES = tuple(TREES)
+"""Names of the stages, in order."""
+
+MODULES = {
+    "download": "pipelines.download",
+    "identify": "pipelines.identify",
+    "dedup": "pipelines.dedup",
+    "sample": "pipelines.sample",
+    "tokenizer": "pipelines.driver_stages:tokenizer",
+    "tokenize": "pipelines.tokenize",
+    "train": "pipelines.driver_stages:train",
+    "balance": "pipelines.driver_stages:balance",
+}
+
+
+def build_stage(name: str, recipe: Recipe, layout: Layout) -> Stage | DriverStage:
+    """The stage of that name, set up by the recipe."""
+    module, _, function = MODULES[name].partition(":")
+    return getattr(import_module(module), function or "build")(recipe, layout)
+
+
+def select(only: list[str], start: str | None) -> list[str]:
+    """The stages to run, in order.
+
+    Raises:
+        RecipeError: a name that is no stage.
+    """
+    for name in [*only, *([start] if start else [])]:
+        if name not in STAGES:
+            raise RecipeError(f"no stage `{name}`; the stages are {', '.join(STAGES)}")
+    chosen = [name for name in STAGES if not only or name in only]
+    return chosen[chosen.index(start) :] if start in chosen else [name for name in chosen if start is None]
+
+
+def run_corpus(
+    recipe: Recipe, *, only: list[str] | None = None, start: str | None = None, redo: list[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Run the graph, or part of it, and return the manifests of the stages that were run.
+
+    Args:
+        recipe: what to make.
+        only: these stages only; their inputs must be complete.
+        start: this stage and all after it.
+        redo: delete the output of these stages, and of all after them, first.
+
+    Raises:
+        LolaError: with what went wrong and what to do; everything finished so far is kept.
+    """
+    layout = Layout(recipe.workdir)
+    names = select(only or [], start)
+    manifests: dict[str, dict[str, Any]] = {}
+    with workdir_lock(layout):
+        if redo:
+            select(redo, None)
+            first = min(STAGES.index(name) for name in redo)
+            for name in STAGES[first:]:
+                redo_stage(build_stage(name, recipe, layout))
+        for name in names:
+            manifests[name] = run_stage(build_stage(name, recipe, layout), recipe.executor)
+    return manifests
+
+
+def status(layout: Layout) -> list[dict[str, Any]]:
+    """What each stage below a work folder has done: state, units, counts per language, failures."""
+    rows: list[dict[str, Any]] = []
+    for name in STAGES:
+        rows.append(_stage_status(layout, name))
+    return rows
+
+
+def _stage_status(layout: Layout, name: str) -> dict[str, Any]:
+    state = StageState(layout, name)
+    if state.recorded_fingerprint() is None:
+        return {"stage": name, "state": "not started", "phases": [], "failures": []}
+    phases: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
+    root = layout.state(name)
+    plans = [path.split("/")[0] for path, _ in storage.list_files(root, "plan.json")]
+    for phase in plans:
+        planned = state.plan(phase) or []
+        phases.append({"phase": phase, "units": len(planned), "done": len(state.done_keys(phase))})
+        failures += state.failures(phase)
+    complete = state.complete()
+    row: dict[str, Any] = {
+        "stage": name,
+        "state": "complete" if complete else "failed" if failures else "incomplete",
+        "tree": layout.tree(name),
+        "phases": phases,
+        "failures": failures,
+    }
+    if complete and storage.exists(layout.manifest(name)):
+        manifest = storage.read_json(layout.manifest(name))
+        row["languages"] = manifest.get("languages", {})
+        row["totals"] = manifest.get("totals", {})
+    if storage.exists(layout.logs(name, "timing.json")):
+        row["seconds"] = storage.read_json(layout.logs(name, "timing.json"))["seconds"]
+    return row

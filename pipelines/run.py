@@ -1,0 +1,210 @@
+"""Runs one stage from wherever it stands to its end: fingerprint, plan, phases on the executor, manifest."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lola_data import storage
+from lola_data.errors import StageError
+from lola_data.layout import TREES, Layout
+from pipelines.executors import run_phase
+from pipelines.progress import human_bytes, human_seconds, phase_bar, say
+from pipelines.state import StageState, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lola_data.sections import ExecutorSection
+    from pipelines.stage import ShardStep, Stage
+
+FORMAT = 1
+"""Raised when a stage's output changes for the same recipe, so that old trees are not mixed with new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverStage:
+    """A stage that runs in the driver's own process: it trains a model or draws a page, and is done in one go.
+
+    Args:
+        name: as in :data:`lola_data.layout.TREES`.
+        layout: of the corpus.
+        settings: values of the recipe that decide the output.
+        inputs: stages whose trees are read.
+        action: does the work (resuming by itself if it can) and returns further keys of the manifest.
+    """
+
+    name: str
+    layout: Layout
+    settings: dict[str, Any]
+    inputs: list[str]
+    action: Callable[[], dict[str, Any]]
+
+    def output_roots(self) -> list[str]:
+        """Folders that belong to this stage alone."""
+        return [self.layout.tree(self.name), self.layout.state(self.name), self.layout.logs(self.name)]
+
+
+def fingerprint_of(stage: Stage | DriverStage) -> dict[str, Any]:
+    """What decides a stage's output: its settings and the fingerprints of its inputs.
+
+    Raises:
+        StageError: an input tree is missing or not complete.
+    """
+    return {
+        "stage": stage.name,
+        "format": FORMAT,
+        "settings": stage.settings,
+        "inputs": {name: _input_digest(stage, name) for name in stage.inputs},
+    }
+
+
+def _input_digest(stage: Stage | DriverStage, name: str) -> str:
+    layout = stage.layout
+    state = StageState(layout, name)
+    if name in layout.trees:
+        files = storage.list_files(layout.tree(name), "")
+        if not files:
+            raise StageError(f"{stage.name}: {layout.tree(name)}: nothing there; give the tree of {TREES[name]} shards")
+        return digest(files)
+    if not state.complete():
+        raise StageError(f"{stage.name}: its input {layout.tree(name)} is not complete; run the stage `{name}` first")
+    return digest(state.recorded_fingerprint())
+
+
+def run_stage(stage: Stage | DriverStage, executor: ExecutorSection) -> dict[str, Any]:
+    """Bring a stage to its end and return its manifest. What is finished already is not done again.
+
+    Raises:
+        StageError: input missing, recipe changed, or units failed (each named with its message and log).
+    """
+    state = StageState(stage.layout, stage.name)
+    fingerprint = fingerprint_of(stage)
+    state.begin(fingerprint)
+    started = time.monotonic()
+    if isinstance(stage, DriverStage):
+        if state.complete() and storage.exists(stage.layout.manifest(stage.name)):
+            say(f"{stage.name}: up to date")
+            return storage.read_json(stage.layout.manifest(stage.name))
+        say(f"{stage.name}: started")
+        manifest = {"format": FORMAT, "stage": stage.name, "fingerprint": fingerprint, **stage.action()}
+        storage.write_json(stage.layout.manifest(stage.name), manifest)
+        state.mark_complete()
+    else:
+        if _up_to_date(stage, state):
+            say(f"{stage.name}: up to date")
+            return storage.read_json(stage.layout.manifest(stage.name))
+        for phase in stage.phases:
+            _forget_lost_output(stage, phase.phase)
+        for root in stage.output_roots():
+            storage.remove_temporaries(root)
+        for phase in stage.phases:
+            _run_phase(stage, phase, executor)
+        manifest = stage.write_manifest(fingerprint)
+        for line in summary(manifest):
+            say(line)
+    seconds = time.monotonic() - started
+    storage.write_json(stage.layout.logs(stage.name, "timing.json"), {"seconds": round(seconds, 2)})
+    say(f"{stage.name}: done in {human_seconds(seconds)}")
+    return manifest
+
+
+def _up_to_date(stage: Stage, state: StageState) -> bool:
+    # Intermediate files are deleted at the end, so of a finished stage only the last phase's output is looked for.
+    if not state.complete() or not storage.exists(stage.layout.manifest(stage.name)):
+        return False
+    if _forget_lost_output(stage, stage.phases[-1].phase):
+        return False
+    stage.delete_scratch()
+    return True
+
+
+def _forget_lost_output(stage: Stage, phase: str) -> int:
+    """Forget units whose output has gone or changed its size since, so that they are done again."""
+    state = StageState(stage.layout, stage.name)
+    if storage.is_remote(stage.layout.workdir):
+        return 0
+    forgotten = 0
+    for report in state.reports(phase):
+        for file in report.files:
+            path = storage.local_path(storage.join(stage.layout.workdir, file.path))
+            if not path.exists() or path.stat().st_size != file.bytes:
+                state.forget(phase, report.key)
+                forgotten += 1
+                break
+    return forgotten
+
+
+def _run_phase(stage: Stage, step: ShardStep, executor: ExecutorSection) -> None:
+    state = StageState(stage.layout, stage.name)
+    works = step.plan()
+    plan = [work.to_json() for work in works]
+    recorded = state.plan(step.phase)
+    if recorded is not None and recorded != plan:
+        raise StageError(
+            f"{stage.name}: the shards it reads have changed since it was begun ({len(recorded)} units of work then, "
+            f"{len(plan)} now). Run with `--redo {stage.name}`"
+        )
+    state.write_plan(step.phase, plan)
+    sizes = {work.key: work.bytes for work in works}
+    if len(sizes) != len(works):
+        raise StageError(f"{stage.name}: two shards would be written under one name; rename one of them")
+    done = state.done_keys(step.phase) & sizes.keys()
+    left = [work for work in works if work.key not in done]
+    label = stage.name if len(stage.phases) == 1 else f"{stage.name} ({step.phase})"
+    say(
+        f"{label}: {len(left)} of {len(works)} units to do, {human_bytes(sum(work.bytes for work in left))}"
+        if left
+        else f"{label}: nothing left to do"
+    )
+    if not left:
+        return
+    state.forget_failures(step.phase)
+
+    def completed() -> int:
+        return sum(sizes.get(key, 0) for key in state.done_keys(step.phase))
+
+    with phase_bar(label, sum(sizes.values()), completed) as update:
+        lost = run_phase(
+            step,
+            tasks=min(executor.tasks, len(left)),
+            workers=executor.workers,
+            logging_dir=stage.layout.logs(stage.name, step.phase),
+            on_poll=update,
+        )
+    _raise_failures(stage, step, lost, expected=set(sizes))
+
+
+def _raise_failures(stage: Stage, step: ShardStep, lost: dict[int, str], *, expected: set[str]) -> None:
+    state = StageState(stage.layout, stage.name)
+    failures = state.failures(step.phase)
+    missing = expected - state.done_keys(step.phase)
+    if not missing:
+        return
+    lines = [f"{failure['message']} [log: {failure['log']}]" for failure in failures]
+    lines += [f"task {rank} {reason}" for rank, reason in sorted(lost.items())]
+    shown = lines[:10] + ([f"... and {len(lines) - 10} more: lola-data status"] if len(lines) > 10 else [])
+    raise StageError(
+        f"{stage.name}: {len(missing)} of {len(expected)} units failed; the others are done and kept. "
+        f"Mend the cause and run the same command again.\n  " + "\n  ".join(shown)
+    )
+
+
+def summary(manifest: dict[str, Any]) -> list[str]:
+    """What a stage did, in a line or two."""
+    totals = manifest["totals"]
+    removed = ", ".join(f"{reason} {counts['documents']:,}" for reason, counts in totals["removed"].items())
+    line = f"{manifest['stage']}: {totals['in']['documents']:,} documents in, {totals['out']['documents']:,} out"
+    return [f"{line}; removed: {removed}" if removed else line]
+
+
+def redo(stage: Stage | DriverStage) -> None:
+    """Delete what a stage wrote, so that it starts afresh. Local work folders only."""
+    if storage.is_remote(stage.layout.workdir):
+        raise StageError(f"{stage.layout.workdir}: --redo deletes local folders only; delete the remote ones yourself")
+    for root in stage.output_roots():
+        path = storage.local_path(root)
+        if stage.name not in stage.layout.trees or path != storage.local_path(stage.layout.tree(stage.name)):
+            shutil.rmtree(path, ignore_errors=True)
