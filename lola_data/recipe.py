@@ -7,12 +7,13 @@ Every fault is told with file, line, key and, for an unknown key, the nearest va
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import re
 import textwrap
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -250,19 +251,20 @@ def render_recipe(recipe: Recipe, *, title: str) -> str:
     lines = [f"# {line}" for line in textwrap.wrap(title, 110)]
     lines.append("# `lola-data recipe schema` prints the JSON Schema of this file for your editor.")
     schema = Recipe.model_json_schema()
-    for key, field in type(recipe).model_fields.items():
-        value = getattr(recipe, key)
-        lines.append("")
-        if isinstance(value, BaseModel) or is_dataclass(value):
-            section = cast("Any", value)
-            properties = schema["$defs"][type(section).__name__]["properties"]
-            lines.append(f"{key}:  # {(type(section).__doc__ or '').strip().splitlines()[0]}")
-            names = list(properties)
-            for name in names:
-                lines += _entry(name, getattr(section, name), properties[name].get("description", ""), "  ")
-        else:
-            lines += _entry(key, value, field.description or "", "")
+    for key, field in schema["properties"].items():
+        lines += ["", *_rendered(key, getattr(recipe, key), field, schema["$defs"], "")]
     return "\n".join(lines) + "\n"
+
+
+def _rendered(key: str, value: Any, field: dict[str, Any], definitions: dict[str, Any], indent: str) -> list[str]:
+    if not (isinstance(value, BaseModel) or is_dataclass(value)):
+        return _entry(key, value, field.get("description", ""), indent)
+    section = type(value)
+    lines = [f"{indent}# {line}" for line in textwrap.wrap(inspect.getdoc(section) or "", 110 - len(indent))]
+    lines.append(f"{indent}{key}:")
+    for name, inner in definitions[section.__name__]["properties"].items():
+        lines += _rendered(name, getattr(value, name), inner, definitions, indent + "  ")
+    return lines
 
 
 def _entry(key: str, value: Any, description: str, indent: str) -> list[str]:

@@ -54,4 +54,4 @@ REMOVED = pa.schema(
 and ``similarity`` (Jaccard in [0, 1]) are null unless it was removed because of another document."""
 
 REQUIRED = frozenset({"text"})
-"""Columns a raw shard cannot do without; the others read as null when absent."""
+"""Columns a raw shard cannot do without; the others read as null when absent. Later trees need `id` too."""

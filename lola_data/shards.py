@@ -203,6 +203,8 @@ def _match_columns(path: str, found: pa.Schema, wanted: pa.Schema) -> list[str]:
     present: list[str] = []
     for field in wanted:
         if field.name not in found.names:
+            if field.name == "id":
+                raise ShardError(f"{path}: no column `id`: a raw shard; run the stage `identify` on it first")
             if field.name in REQUIRED:
                 raise ShardError(
                     f"{path}: no column `{field.name}`; its columns are {', '.join(found.names) or 'none'}. "

@@ -1,0 +1,4 @@
+"""What everything stands on: languages, schemas, shards, recipe, manifest, and the pure algorithms on arrays.
+
+Import the module you need; this package imports none of them, so that it costs nothing.
+"""

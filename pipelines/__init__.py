@@ -1,0 +1,1 @@
+"""Datatrove stages and the corpus graph: download, identify, deduplicate, sample, tokenise."""

@@ -1,0 +1,57 @@
+"""The table of ``lola-data status``: plain, aligned text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.progress import human_bytes, human_seconds
+
+
+def render(rows: list[dict[str, Any]], *, with_languages: bool = False) -> str:
+    """Rows of :func:`pipelines.corpus.status` as text."""
+    table = [("stage", "state", "units", "documents in", "out", "bytes out", "time")]
+    for row in rows:
+        totals = row.get("totals") or {}
+        done = sum(phase["done"] for phase in row["phases"])
+        units = sum(phase["units"] for phase in row["phases"])
+        table.append(
+            (
+                row["stage"],
+                row["state"],
+                f"{done}/{units}" if units else "",
+                f"{totals['in']['documents']:,}" if totals else "",
+                f"{totals['out']['documents']:,}" if totals else "",
+                human_bytes(totals["out"]["bytes"]) if totals.get("out", {}).get("bytes") else "",
+                human_seconds(row["seconds"]) if "seconds" in row else "",
+            )
+        )
+    lines = align(table, left=2)
+    for row in rows:
+        for failure in row["failures"]:
+            lines += ["", f"{row['stage']}: {failure['message']}", f"  log: {failure['log']}"]
+    if with_languages:
+        for row in rows:
+            if row.get("languages"):
+                lines += ["", f"{row['stage']}: documents by language", *_languages(row["languages"])]
+    return "\n".join(lines)
+
+
+def _languages(languages: dict[str, Any]) -> list[str]:
+    reasons = sorted({reason for one in languages.values() for reason in one["removed"]})
+    table = [("lang", "in", "out", *reasons)]
+    for lang, one in languages.items():
+        removed = (f"{one['removed'].get(reason, {}).get('documents', 0):,}" for reason in reasons)
+        table.append((lang, f"{one['in']['documents']:,}", f"{one['out']['documents']:,}", *removed))
+    return align(table, left=1)
+
+
+def align(table: list[tuple[str, ...]], *, left: int) -> list[str]:
+    """Rows as lines of equal columns; the first ``left`` columns flush left, the others flush right."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
