@@ -116,3 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader (head, less) has left: not an error. stdout is replaced so that the interpreter can close it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

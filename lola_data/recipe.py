@@ -41,7 +41,7 @@ class Recipe(Section):
     workdir: str = "corpus"
     """Folder that everything is written to (relative to where the command is run)."""
     seed: int = Field(default=1234, ge=0, lt=2**63)
-    """Decides every hash-based choice: samples, held-out documents, MinHash, the trainer."""
+    """Decides every hash-based choice: samples, held-out documents, MinHash. (The trainer has `train.seed`.)"""
     languages: Literal["all"] | list[str] = "all"
     """CulturaX codes to work on, or `all` that the source has."""
     unit_mb: int = Field(default=512, ge=1, le=100_000)

@@ -24,7 +24,7 @@ class DownloadSection(Section):
 
     source: Literal["sample", "local", "hub", "url"] = "sample"
     """`sample`: the embedded corpus; `local`: a folder of <lang>/*.parquet; `hub`: a Hugging Face dataset repository;
-    `url`: any fsspec prefix (s3://, gs://, https://) laid out as <lang>/*.parquet."""
+    `url`: any fsspec prefix (s3://, gs://, https:// with directory pages) laid out as <lang>/*.parquet."""
     path: str | None = None
     """Folder (`local`) or prefix (`url`)."""
     repo: str = "uonlp/CulturaX"
@@ -34,8 +34,6 @@ class DownloadSection(Section):
     the manifest."""
     max_shards: int | None = Field(default=None, ge=1)
     """At most this many shards a language, picked by a seeded hash (never simply the first ones)."""
-    workers: int = Field(default=4, ge=1, le=64)
-    """Shards fetched at the same time."""
 
     @model_validator(mode="after")
     def _path_fits(self) -> DownloadSection:
@@ -47,10 +45,10 @@ class DownloadSection(Section):
 
 
 class ChecksSection(Section):
-    """What to do with documents that are not clean text. `error` fails the shard and names the row; other shards go on."""
+    """What to do with documents that are not clean text. `error` fails the shard and names the row; others go on."""
 
     invalid_utf8: Literal["error", "drop"] = "error"
-    """A text that is not valid UTF-8."""
+    """A text, URL, source or timestamp that is not valid UTF-8."""
     nul: Literal["error", "drop", "keep"] = "error"
     """A text with a NUL (U+0000) character."""
     oversized: Literal["error", "drop"] = "error"
@@ -67,16 +65,18 @@ class IdentifySection(Section):
     or the path of a fastText model."""
     policy: Literal["drop", "keep", "relabel"] = "drop"
     """A document whose language is not its folder's: `drop` it (into removed/identify), `keep` it where it is, or
-    `relabel`: move it to the folder of its language."""
+    `relabel`: move it to the folder of its language, if that language is worked on (else it is dropped)."""
     min_score: Share = 0.0
-    """A document whose language is its folder's but with a lower score is removed as `low_score`."""
+    """A document whose language is its folder's but with a lower score is removed as `low_score`. Above 0 so is one
+    that is doubtful, by `mismatch_score`, or in no language the model can name."""
     min_score_by_language: dict[str, Share] = Field(default_factory=dict)
     """`min_score` for single languages (CulturaX codes)."""
     mismatch_score: Share = 0.5
     """The policy applies only where the model is at least this sure of the other language: weak models scatter small
     languages over their neighbours."""
     accept_confusable: bool = True
-    """Languages of one confusable group (hr/bs/sr/sh, id/ms, zh/yue/wuu, ...) count as the same for the policy."""
+    """Near kin that models take for each other (hr/bs/sr/sh, id/ms, zh/yue/wuu, de/als/bar, ...) count as the same for
+    the policy; lola_data.lid_labels.CONFUSABLE_GROUPS lists them."""
     max_chars: int | None = Field(default=None, ge=100)
     """Show the model only this many leading characters (None: the whole text)."""
 
@@ -118,12 +118,13 @@ class SampleSection(Section):
     unit: Literal["documents", "bytes", "tokens"] = "bytes"
     """What sizes and budgets count. `tokens` needs `tokenizer`."""
     total: int | None = Field(default=None, ge=1)
-    """Budget over all languages, in units (None: as large as the data allows)."""
+    """Budget over all languages, in units (None: as many as there are). For `proportional`, `temperature`, `unimax`."""
     alpha: float = Field(default=0.3, ge=0.0, le=1.0)
     """Exponent of `temperature`: 1 is proportional, 0 is uniform."""
-    max_epochs: float = Field(default=4.0, gt=0.0)
-    """No language is repeated more often than this (`temperature`, `unimax`, `budgets`)."""
-    budgets: dict[str, int] = Field(default_factory=dict)
+    max_epochs: float = Field(default=4.0, gt=0.0, le=10_000.0)
+    """No language is gone over more often than this (`temperature`, `unimax`, `budgets`). Files hold a document once; a
+    budget above what there is becomes a weight in the training."""
+    budgets: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Units of each language for `budgets`."""
     tokenizer: str | None = None
     """SentencePiece model that counts tokens for `unit: tokens`."""
@@ -136,6 +137,10 @@ class SampleSection(Section):
             raise ValueError(f"`budgets` has no meaning with `method: {self.method}`")
         if self.unit == "tokens" and not self.tokenizer:
             raise ValueError("`unit: tokens` needs `tokenizer`, the SentencePiece model to count with")
+        if self.tokenizer and self.unit != "tokens":
+            raise ValueError(f"`tokenizer` has no meaning with `unit: {self.unit}`; remove it or set `unit: tokens`")
+        if self.total is not None and self.method in ("all", "budgets", "lola-v1"):
+            raise ValueError(f"`total` has no meaning with `method: {self.method}`")
         if self.method == "unimax" and self.total is None:
             raise ValueError("`method: unimax` needs `total`, the budget to share out")
         if self.method == "lola-v1" and self.unit != "documents":
@@ -154,7 +159,7 @@ class TokenizerSection(Section):
     """UTF-8 bytes of text to train on, shared out over the languages."""
     alpha: float = Field(default=0.3, ge=0.0, le=1.0)
     """Share of a language in the training text ~ size^alpha."""
-    character_coverage: float = Field(default=0.9995, gt=0.9, le=1.0)
+    character_coverage: float = Field(default=0.9995, ge=0.98, le=1.0)
     """Share of characters that get a piece of their own; the rest is spelled in bytes."""
     max_line_bytes: int = Field(default=4096, ge=64, le=65_536)
     """Longer lines are cut at safe places before SentencePiece would skip them."""

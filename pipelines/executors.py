@@ -37,29 +37,25 @@ def _leave_with_parent(parent: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _silence_console() -> None:
-    # The engine reports progress itself; task logs go to files.
+def _log_to_files_only() -> None:
+    """Make datatrove's task logger write to its file and not to the console: the engine reports progress itself."""
     import datatrove.executor.base as base
     import datatrove.utils.logging as logging
 
-    logger.remove()
-    add_task_logger = logging.add_task_logger
-
     def add_file_logger(logging_dir: Any, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
-        handle = add_task_logger(logging_dir, rank, local_rank, node_rank)
         logger.remove()
-        logger.add(
-            handle, colorize=False, level="DEBUG", format="{time:YYYY-MM-DD HH:mm:ss.SSS} | {level: <8} | {message}"
-        )
+        handle = logging_dir.open(f"logs/task_{rank:05d}.log", "w")
+        logger.add(handle, colorize=False, level="DEBUG", format="{time:YYYY-MM-DD HH:mm:ss} | {level: <8} | {message}")
         return handle
 
+    logger.remove()
     base.add_task_logger = add_file_logger
     logging.setup_default_logger = logger.remove
 
 
 def _run_rank(executor: LocalExecutor, rank: int, parent: Any) -> None:
     _leave_with_parent(parent)
-    _silence_console()
+    _log_to_files_only()
     executor._run_for_rank(rank, local_rank=rank)
 
 
@@ -113,7 +109,7 @@ class LocalExecutor(LocalPipelineExecutor):
         import datatrove.utils.logging as logging
 
         kept = base.add_task_logger, logging.setup_default_logger
-        _silence_console()
+        _log_to_files_only()
         try:
             self._run_for_rank(0, local_rank=0)
         finally:

@@ -1,0 +1,130 @@
+"""Command ``balance``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lola_data.balance import Balance
+    from lola_data.balance_table import Grouping
+    from lola_data.balance_warnings import BalanceWarning
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--by", type=click.Choice(["language", "script", "family", "source"]), default="language",
+              show_default=True, help="What a row of the table is.")  # fmt: skip
+@click.option("--raw", metavar="PATH", help="The raw shards of a work folder that were left where they are.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the table.")
+@click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE",
+              help="Write all rows and columns as CSV.")  # fmt: skip
+@click.option("--html", "html_path", type=click.Path(dir_okay=False), metavar="FILE",
+              help="Write a page with charts that opens offline.")  # fmt: skip
+@click.option("--title", default="Language balance", show_default=True, help="Title of the page.")
+@click.option("--min-documents", type=click.IntRange(min=0), default=100, show_default=True,
+              help="Warn of languages with fewer documents.")  # fmt: skip
+@click.option("--top", type=click.IntRange(min=1), metavar="N",
+              help="Only the N largest rows in the table; N languages in the charts (default: all; 40).")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="Threads (default: one a core, at most 8).")
+def balance(
+    paths: tuple[str, ...],
+    by: Grouping,
+    raw: str | None,
+    as_json: bool,
+    csv_path: str | None,
+    html_path: str | None,
+    title: str,
+    min_documents: int,
+    top: int | None,
+    workers: int | None,
+) -> None:
+    """What each language has: documents, bytes, characters, tokens, shares, and what removed the rest.
+
+    PATH is the work folder of a run (all stages side by side), a folder of <language>/*.parquet, one language of it,
+    one .parquet file, a folder of token shards, or a URL (s3://...). Several are compared as stages, in that order.
+
+    \b
+    Examples:
+      lola-data balance work/demo
+      lola-data balance work/demo/raw --by script --top 10
+      lola-data balance work/demo --html balance.html --csv balance.csv
+      lola-data balance work/demo --json | jq '.rows[] | {lang, share, removed_share}'
+
+    The layout of the JSON document is described in lola_data.balance_text.to_json; its `format` is 1.
+    """
+    from lola_data import storage
+    from lola_data.balance import measure
+    from lola_data.balance_text import json_text
+    from lola_data.balance_warnings import warnings_of
+    from lola_data.errors import ShardError
+
+    with _progress() as progress:
+        measured = measure(*paths, raw=raw, workers=workers, progress=progress)
+    if csv_path is not None:
+        try:
+            with storage.atomic_output(csv_path) as handle:
+                measured.table(by).write_csv(handle)
+        except OSError as error:
+            raise ShardError(f"{csv_path}: cannot be written ({error.strerror or error}); name another file") from error
+    if html_path is not None:
+        from lola_data.report import DEFAULT_TOP, write_report
+
+        write_report(measured, html_path, title=title, top=top or DEFAULT_TOP, min_documents=min_documents)
+    if as_json:
+        click.echo(json_text(measured, by, min_documents=min_documents))
+        return
+    _print(measured, by, top, warnings_of(measured, min_documents=min_documents))
+    for written in (csv_path, html_path):
+        if written is not None:
+            click.echo(f"written: {written}", err=True)
+
+
+def _print(measured: Balance, by: Grouping, top: int | None, warnings: list[BalanceWarning]) -> None:
+    from lola_data.balance_text import evenness_lines, plain_table, reason_lines, table_cells, warning_lines
+
+    terminal = sys.stdout.isatty()
+    notes = [*evenness_lines(measured), *reason_lines(measured)]
+    if not terminal:
+        click.echo("\n".join([plain_table(*table_cells(measured, by, top=top)), "", *notes, *warning_lines(warnings)]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    headers, right, rows = table_cells(measured, by, top=top, width=console.width)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", collapse_padding=True)
+    for header, is_right in zip(headers, right, strict=True):
+        table.add_column(header, justify="right" if is_right else "left", no_wrap=True)
+    for number, row in enumerate(rows):
+        table.add_row(*map(Text, row), style="bold" if number == len(rows) - 1 else None)
+    console.print(table)
+    console.print()
+    for line in notes:
+        console.print(Text(line))
+    for line in warning_lines(warnings):
+        console.print(Text(line, style="yellow"))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr when that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    bar = Progress(
+        TextColumn("counting"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("counting", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,186 @@
+"""One row per language, script, family or source: the frames of a :class:`Balance` in, one wide frame out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from lola_data.languages import LANGUAGES
+
+if TYPE_CHECKING:
+    from lola_data.balance import Balance
+
+Grouping = Literal["language", "script", "family", "source"]
+GROUPINGS: tuple[str, ...] = get_args(Grouping)
+QUANTILES = (("p10_length", 0.1), ("p50_length", 0.5), ("p90_length", 0.9))
+UNKNOWN_SCRIPT, UNKNOWN_FAMILY = "Zzzz", "Unknown"
+"""Script (ISO 15924: uncoded) and family of a folder that is no CulturaX code."""
+NO_SOURCE = "(none)"
+"""Group of documents without a source."""
+
+_SUMS = ("documents", "empty", "bytes", "characters", "elsewhere")
+
+
+def described(languages: tuple[str, ...]) -> pl.DataFrame:
+    """lang, name, script, family. A folder that is no CulturaX code is named after itself."""
+    rows = [
+        (code, known.name, known.script, known.family)
+        if (known := LANGUAGES.get(code)) is not None
+        else (code, code, UNKNOWN_SCRIPT, UNKNOWN_FAMILY)
+        for code in languages
+    ]
+    return pl.DataFrame(rows, schema=dict.fromkeys(("lang", "name", "script", "family"), pl.String), orient="row")
+
+
+def table(balance: Balance, by: Grouping) -> pl.DataFrame:
+    """One row a group, largest first.
+
+    Columns: the group itself (``lang`` with ``name``, ``script``, ``family``; or ``script``, ``family``, ``source``, a
+    language's script being its usual one) and, of the subject, ``languages`` (that have documents), ``documents``,
+    ``empty``, ``bytes``, ``characters``, ``share`` of the bytes in [0, 1], ``mean_length``, ``p10_length``,
+    ``p50_length``, ``p90_length`` in characters (linear between the two nearest documents), ``elsewhere``; then
+    ``tokens`` and ``bytes_per_token`` (null without token shards); ``first_documents`` and ``first_share`` of the first
+    stage; ``removed`` and ``removed_share`` by identify and dedup, of what was there before them (null unless stages
+    are joined); ``target_share`` and ``epochs`` (null without a plan; of a group weighted by the
+    bytes that can be drawn from); and for each of
+    several stages ``<stage>_documents``, ``<stage>_bytes``, ``<stage>_characters``, ``<stage>_tokens``.
+    """
+    known = described(balance.languages)
+    if by == "language":
+        wide = _figures(balance, known.select("lang", pl.col("lang").alias("group")), "group")
+        wide = known.join(wide.rename({"group": "lang"}), on="lang", how="left")
+        return wide.sort([*_size_order(balance), "lang"], descending=[True, True, False])
+    if by == "source":
+        wide = _figures(balance, known.select("lang"), "source").rename({"group": "source"})
+    else:
+        wide = _figures(balance, known.select("lang", pl.col(by).alias("group")), "group").rename({"group": by})
+    return wide.sort([*_size_order(balance), by], descending=[True, True, False])
+
+
+def totals(balance: Balance) -> dict[str, Any]:
+    """The figures of :func:`table`, from ``languages`` on, over everything."""
+    keys = pl.DataFrame({"lang": balance.languages}, schema={"lang": pl.String})
+    wide = _figures(balance, keys.with_columns(pl.lit("total").alias("group")), "group").drop("group")
+    return wide.row(0, named=True) if wide.height else dict.fromkeys(wide.columns)
+
+
+def reasons(balance: Balance, by: Grouping) -> pl.DataFrame:
+    """Group, step, reason | documents, bytes, in the order of the steps."""
+    column = "lang" if by == "language" else by
+    known = described(balance.languages).drop("name")
+    rows = balance.removed.join(known, on="lang", how="left").with_columns(pl.col("source").fill_null(NO_SOURCE))
+    summed = rows.group_by(column, "step", "reason").agg(pl.col("documents", "bytes").sum())
+    order = {"identify": 0, "dedup": 1, "sample": 2}
+    return summed.sort(column, pl.col("step").replace_strict(order, default=3, return_dtype=pl.Int8), "step", "reason")
+
+
+def quantiles(lengths: np.ndarray, counts: np.ndarray) -> list[float]:
+    """The ``QUANTILES`` of values that occur ``counts`` times: int64[n] ascending, int64[n] positive, n > 0.
+
+    Linear between the two nearest ranks, as NumPy's default: rank h = q (N - 1) of N documents, counted from 0.
+    """
+    upto = np.cumsum(counts)
+    found = []
+    for _, q in QUANTILES:
+        rank = q * (upto[-1] - 1)
+        low, high = lengths[np.searchsorted(upto, [np.floor(rank), np.ceil(rank)], side="right")]
+        found.append(float(low + (high - low) * (rank - np.floor(rank))))
+    return found
+
+
+def _size_order(balance: Balance) -> list[str]:
+    return [balance.unit, "first_documents"]
+
+
+def _figures(balance: Balance, keys: pl.DataFrame, column: str) -> pl.DataFrame:
+    """``group`` and every figure of :func:`table`. ``keys`` joins a lang to its group, unless ``column`` is source."""
+
+    def keyed(frame: pl.DataFrame) -> pl.DataFrame:
+        joined = frame.join(keys, on="lang", how="left")
+        return (
+            joined.with_columns(pl.col("source").fill_null(NO_SOURCE).alias("group")) if column == "source" else joined
+        )
+
+    sizes = keyed(balance.sizes)
+    if column == "source":
+        sizes = sizes.filter(pl.col("stage").is_in(balance.text_stages))
+    groups = sizes.select("group") if column == "source" else keys.select("group")
+    wide = groups.unique().sort("group")
+
+    subject = sizes.filter(pl.col("stage") == balance.subject)
+    languages = pl.col("lang").filter(pl.col("documents") > 0).n_unique().cast(pl.Int64).alias("languages")
+    wide = _with(wide, subject.group_by("group").agg(languages, pl.col(_SUMS).sum()), 0)
+    wide = wide.with_columns(pl.when(balance.unit == "bytes").then(pl.col(_SUMS[1:])).otherwise(None))
+    wide = wide.with_columns((pl.col("characters") / pl.col("documents")).fill_nan(None).alias("mean_length"))
+    wide = _with(wide, _quantiles(keyed(balance.lengths)))
+
+    tokens = sizes.filter(pl.col("stage") == (balance.token_stage or "")).group_by("group").agg(pl.col("tokens").sum())
+    wide = _with(wide, tokens, 0 if balance.token_stage and column != "source" else None)
+    per_token = pl.when(pl.col("tokens") > 0).then(pl.col("bytes") / pl.col("tokens"))
+    wide = wide.with_columns(per_token.alias("bytes_per_token"), _share(balance.unit).alias("share"))
+
+    first = sizes.filter(pl.col("stage") == balance.stages[0])
+    unit = "bytes" if balance.stages[0] in balance.text_stages else "tokens"
+    first = first.group_by("group").agg(
+        pl.col("documents").sum().alias("first_documents"), pl.col(unit).sum().alias("first_share")
+    )
+    wide = _with(wide, first, 0).with_columns(_share("first_share").alias("first_share"))
+    wide = _removals(balance, wide, keyed)
+    wide = _targets(balance, wide, keyed, column)
+
+    if len(balance.stages) > 1:
+        for stage in balance.stages:
+            names = ("documents", "bytes", "characters") if stage in balance.text_stages else ("documents", "tokens")
+            own = sizes.filter(pl.col("stage") == stage).group_by("group")
+            wide = _with(wide, own.agg(pl.col(name).sum().alias(f"{stage}_{name}") for name in names), 0)
+    return wide
+
+
+def _with(wide: pl.DataFrame, more: pl.DataFrame, fill: int | None = None) -> pl.DataFrame:
+    joined = wide.join(more, on="group", how="left")
+    return joined if fill is None else joined.with_columns(pl.col(more.columns[1:]).fill_null(fill))
+
+
+def _share(column: str) -> pl.Expr:
+    """Share of the column's sum; 0 of nothing is 0."""
+    return (pl.col(column) / pl.col(column).sum()).fill_nan(0.0)
+
+
+def _quantiles(lengths: pl.DataFrame) -> pl.DataFrame:
+    summed = lengths.group_by("group", "length").agg(pl.col("documents").sum()).sort("group", "length")
+    rows = [
+        (name[0], *quantiles(part["length"].to_numpy(), part["documents"].to_numpy()))
+        for name, part in summed.partition_by("group", as_dict=True, maintain_order=True).items()
+    ]
+    schema = {"group": pl.String, **{name: pl.Float64 for name, _ in QUANTILES}}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _removals(balance: Balance, wide: pl.DataFrame, keyed: Any) -> pl.DataFrame:
+    if not balance.joined:
+        return wide.with_columns(
+            pl.lit(None, pl.Int64).alias("removed"), pl.lit(None, pl.Float64).alias("removed_share")
+        )
+    rows = balance.removed.filter(pl.col("step") != "sample", pl.col("reason") != "relabelled")
+    arrived = balance.detected.filter(pl.col("claimed") != pl.col("lang"))
+    wide = _with(wide, keyed(rows).group_by("group").agg(pl.col("documents").sum().alias("removed")), 0)
+    wide = _with(wide, keyed(arrived).group_by("group").agg(pl.col("documents").sum().alias("arrived")), 0)
+    # A work folder may hold only the later trees: what they removed was there as well.
+    before = pl.max_horizontal(pl.col("first_documents"), pl.col("removed")) + pl.col("arrived")
+    return wide.with_columns((pl.col("removed") / before).fill_nan(0.0).alias("removed_share")).drop("arrived")
+
+
+def _targets(balance: Balance, wide: pl.DataFrame, keyed: Any, column: str) -> pl.DataFrame:
+    if not balance.plan.height or column == "source":
+        return wide.with_columns(pl.lit(None, pl.Float64).alias(name) for name in ("target_share", "epochs"))
+    stage = "deduped" if "deduped" in balance.stages else balance.subject  # epochs are of what can be drawn from
+    own = balance.sizes.filter(pl.col("stage") == stage).group_by("lang").agg(pl.col(balance.unit).sum())
+    plan = keyed(balance.plan.join(own, on="lang", how="left").with_columns(pl.col(balance.unit).fill_null(0)))
+    weight = pl.col(balance.unit)
+    mean = (pl.col("epochs") * weight).sum() / weight.sum()
+    return _with(
+        wide,
+        plan.group_by("group").agg(pl.col("share").sum().alias("target_share"), mean.fill_nan(None).alias("epochs")),
+    )

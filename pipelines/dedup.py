@@ -1,0 +1,290 @@
+"""The stage dedup: identified/<lang>/ -> deduped/<lang>/ and removed/dedup/<lang>/, in three phases.
+
+1. ``signatures``, a unit at a time: digests, URL hashes and LSH band keys of each document, as columns.
+2. ``match``, a language at a time (:mod:`pipelines.match`): which documents go, and for which.
+3. ``filter``, a unit at a time: joins the decisions by id and writes what is kept and what is removed.
+
+Between the second and the third a language that would lose more than its stated share stops the stage.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lola_data import storage
+from lola_data.errors import RemovalAlarm, StageError
+from lola_data.hashes import hash128
+from lola_data.layout import TREES
+from lola_data.manifest import Counts, OutputFile, UnitReport
+from lola_data.minhash import MinHash, s_curve
+from lola_data.schemas import DEDUPED, IDENTIFIED, REMOVED
+from lola_data.shards import ShardWriter, read_batches
+from lola_data.urls import normalise_urls
+from lola_data.words import scan_words, shingle
+from pipelines.match import DECISIONS, MatchStep, decisions_path, read_scratch, signatures_path
+from pipelines.progress import say
+from pipelines.stage import Stage, TreeStep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lola_data.layout import Layout
+    from lola_data.recipe import Recipe
+    from lola_data.sections import DedupSection
+    from lola_data.shards import Unit
+
+STAGE = "dedup"
+
+
+def signature_schema(bands: int) -> pa.Schema:
+    """Columns of a signatures file: one row per document, in the order of its unit."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("digest_0", pa.uint64()),
+            pa.field("digest_1", pa.uint64()),
+            pa.field("url_0", pa.uint64()),
+            pa.field("url_1", pa.uint64()),
+            pa.field("bytes", pa.int64()),
+            pa.field("lang_score", pa.float32()),
+            pa.field("shingles", pa.int64()),
+            *(pa.field(f"band_{band}", pa.uint64()) for band in range(bands)),
+        ]
+    )
+
+
+def sign_batch(batch: pa.RecordBatch, *, minhash: MinHash, ngram: int, bands: int) -> pa.RecordBatch:
+    """The signatures of a batch of the identified tree; ``bands`` is 0 where near-duplicates are not looked for."""
+    scan = scan_words(batch["text"])
+    urls = normalise_urls(batch["url"])
+    no_url = urls.is_null().to_numpy(zero_copy_only=False)
+    url_hashes = hash128(urls)
+    columns: list[Any] = [
+        batch["id"],
+        *(pa.array(scan.digests[:, half]) for half in (0, 1)),
+        *(pa.array(url_hashes[:, half], mask=no_url) for half in (0, 1)),
+        pc.binary_length(batch["text"]).fill_null(0).cast(pa.int64()),
+        batch["lang_score"],
+    ]
+    values, offsets = shingle(scan.words, scan.offsets, ngram)
+    columns.append(pa.array(np.diff(offsets)))
+    if bands:
+        keys, _ = minhash.band_keys(values, offsets)
+        columns += [pa.array(np.ascontiguousarray(keys[:, band])) for band in range(bands)]
+    return pa.RecordBatch.from_arrays(columns, schema=signature_schema(bands))
+
+
+class SignatureStep(TreeStep):
+    """Phase 1: the signatures of each unit."""
+
+    phase = "signatures"
+
+    def __init__(self, *args: Any, section: DedupSection, seed: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+        self.minhash = MinHash(section.bands, section.rows, seed)
+
+    def process(self, work: Unit) -> UnitReport:
+        """Write the signatures of one unit."""
+        bands = self.section.bands if self.section.minhash else 0
+        report = UnitReport(work.key)
+        path = signatures_path(self.layout, work.lang, work.name)
+        with ShardWriter(path, signature_schema(bands)) as writer:
+            for batch in read_batches(self.input_tree, work, IDENTIFIED, columns=["id", "text", "url", "lang_score"]):
+                counts = Counts.of(batch["text"])
+                report.take(work.lang, counts)
+                report.give(work.lang, counts)
+                writer.write(sign_batch(batch, minhash=self.minhash, ngram=self.section.ngram, bands=bands))
+        relative = storage.join("scratch", STAGE, "signatures", work.lang, f"{work.name}.parquet")
+        report.files.append(OutputFile(relative, storage.size(path), writer.rows))
+        return report
+
+
+class FilterStep(TreeStep):
+    """Phase 3: the kept and the removed rows of each unit."""
+
+    phase = "filter"
+
+    def __init__(self, *args: Any, section: DedupSection, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+    def plan(self) -> list[Unit]:
+        """The units of the input tree.
+
+        Raises:
+            RemovalAlarm: a language would lose too much; shown by examples.
+        """
+        raise_alarms(self.state.reports(MatchStep.phase), self.section)
+        return super().plan()
+
+    def process(self, work: Unit) -> UnitReport:
+        """Write one unit's rows to the tree of the kept or to that of the removed."""
+        decisions = read_scratch(decisions_path(self.layout, work.lang, work.name), DECISIONS.names)
+        kept_path = storage.join(self.layout.tree(self.stage), work.lang, f"{work.name}.parquet")
+        removed_path = storage.join(self.layout.removed(self.stage), work.lang, f"{work.name}.parquet")
+        report = UnitReport(work.key)
+        audit: dict[str, Counter[str]] = {}
+        matched = 0
+        with ExitStack() as stack:
+            writers: dict[str, ShardWriter] = {}
+            for batch in read_batches(self.input_tree, work, IDENTIFIED):
+                kept, removed, found = split_batch(batch, decisions)
+                matched += found
+                report.take(work.lang, Counts.of(batch["text"]))
+                report.give(work.lang, Counts.of(kept["text"]))
+                _audit(audit, batch["source"], removed)
+                for reason in pc.unique(removed["reason"]).to_pylist():
+                    chosen = pc.equal(removed["reason"], reason)
+                    report.remove(work.lang, reason, Counts.of(removed["text"].filter(chosen)))
+                for path, schema, rows in ((kept_path, DEDUPED, kept), (removed_path, REMOVED, removed)):
+                    if rows.num_rows:
+                        if path not in writers:
+                            writers[path] = stack.enter_context(ShardWriter(path, schema))
+                        writers[path].write(rows.select(schema.names))
+        if matched != decisions.num_rows:
+            raise StageError(
+                f"{work.path}: {decisions.num_rows - matched} decisions name ids that are no longer in the shard: it "
+                f"has changed since the stage was begun. Run with `--redo {self.stage}`"
+            )
+        for path, root in ((kept_path, TREES[STAGE]), (removed_path, f"removed/{STAGE}")):
+            if path in writers:
+                relative = storage.join(root, work.lang, f"{work.name}.parquet")
+                report.files.append(OutputFile(relative, storage.size(path), writers[path].rows))
+        report.extra["audit"] = {source: dict(sorted(counts.items())) for source, counts in sorted(audit.items())}
+        return report
+
+
+def split_batch(batch: pa.RecordBatch, decisions: pa.Table) -> tuple[pa.RecordBatch, pa.RecordBatch, int]:
+    """Rows to keep, with ``cluster_size``; rows to remove, with the columns of REMOVED and ``text``; decisions used.
+
+    ``decisions`` has the columns of :data:`pipelines.match.DECISIONS`; rows without one are kept as clusters of one.
+    """
+    compute = cast("Any", pc)
+    place = compute.index_in(batch["id"], value_set=decisions["id"].combine_chunks())
+    reason, kept_id, similarity, cluster_size = (
+        decisions[name].combine_chunks().take(place) for name in ("reason", "kept_id", "similarity", "cluster_size")
+    )
+    stays = compute.is_null(reason)
+    kept = batch.append_column(DEDUPED.field("cluster_size"), compute.fill_null(cluster_size, 1))
+    removed = batch.append_column("bytes", compute.binary_length(batch["text"]).fill_null(0).cast(pa.int64()))
+    for name, values in (("reason", reason), ("kept_id", kept_id), ("similarity", similarity)):
+        removed = removed.append_column(REMOVED.field(name), values)
+    return kept.filter(stays), removed.filter(compute.invert(stays)), len(place) - place.null_count
+
+
+def _audit(audit: dict[str, Counter[str]], source: pa.Array, removed: pa.RecordBatch) -> None:
+    for value, count in Counter(source.dictionary_encode().to_pylist()).items():
+        audit.setdefault(value or "", Counter())["documents"] += count
+    pairs = zip(removed["source"].to_pylist(), removed["reason"].to_pylist(), strict=True)
+    for (value, reason), count in Counter(pairs).items():
+        audit.setdefault(value or "", Counter())[reason] += count
+
+
+def raise_alarms(reports: Sequence[UnitReport], section: DedupSection) -> None:
+    """Raise RemovalAlarm where match would remove more of a language than allowed, unless that is waived."""
+    lines: list[str] = []
+    for report in reports:
+        documents, removed = report.extra["documents"], report.extra["removed"]
+        if documents < section.alarm_min_documents or removed <= section.max_removed_share * documents:
+            continue
+        if report.key in section.waive:
+            continue
+        lines.append(f"{report.key}: {removed:,} of {documents:,} documents ({removed / documents:.1%}) would go")
+        for sample in report.extra["samples"]:
+            similarity = "" if sample["similarity"] is None else f", similarity {sample['similarity']:.3f}"
+            lines.append(f"  {sample['id']} for {sample['kept_id']} ({sample['reason']}{similarity})")
+            lines += [f"    removed: {sample['text']}", f"    kept:    {sample['kept_text']}"]
+    if lines:
+        raise RemovalAlarm(
+            f"dedup: more than dedup.max_removed_share = {section.max_removed_share:.0%} of a language would be "
+            f"removed; nothing has been. Look at the examples, then name the language in dedup.waive or change the "
+            f"settings, and run the same command again\n" + "\n".join(lines)
+        )
+
+
+@dataclass
+class DedupStage(Stage):
+    """The stage, with the removal audit in its manifest."""
+
+    section: DedupSection | None = None
+
+    def finish(self, reports: list[UnitReport], fingerprint: dict[str, Any]) -> dict[str, Any]:
+        """The manifest, with the keys ``audit`` (language -> source -> documents and removals by reason), ``search``
+        (what finding the near-duplicates cost) and ``s_curve``; the audit is also printed."""
+        audit: dict[str, dict[str, Counter[str]]] = {}
+        for report in reports:
+            for source, counts in report.extra["audit"].items():
+                lang = report.key.split("/")[0]
+                audit.setdefault(lang, {}).setdefault(source, Counter()).update(counts)
+        matches = cast("Any", self.phases[1]).state.reports(MatchStep.phase)
+        section = self.section
+        assert section is not None
+        self.extra = {
+            "audit": {
+                lang: {source: dict(sorted(counts.items())) for source, counts in sorted(sources.items())}
+                for lang, sources in sorted(audit.items())
+            },
+            "search": {report.key: report.extra["search"] for report in matches},
+            "s_curve": [list(row) for row in s_curve(bands=section.bands, rows=section.rows)]
+            if section.minhash
+            else [],
+        }
+        manifest = super().finish(reports, fingerprint)
+        for line in audit_lines(manifest):
+            say(line)
+        return manifest
+
+
+def audit_lines(manifest: dict[str, Any]) -> list[str]:
+    """The S-curve of the bands and the removal audit, for people: a line per language and source with removals."""
+    lines: list[str] = []
+    if manifest["s_curve"]:
+        curve = ", ".join(f"{similarity:g}: {chance:.3f}" for similarity, chance in manifest["s_curve"])
+        lines.append(f"dedup: chance that a pair is compared, by Jaccard similarity: {curve}")
+    search = manifest["search"].values()
+    verified, rejected = (sum(one[name] for one in search) for name in ("verified_pairs", "rejected_pairs"))
+    lines.append(f"dedup: {verified:,} candidate pairs compared, {rejected:,} of them below the threshold")
+    for lang, sources in manifest["audit"].items():
+        for source, counts in sources.items():
+            reasons = {reason: count for reason, count in counts.items() if reason != "documents"}
+            if reasons:
+                gone = sum(reasons.values())
+                named = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+                lines.append(
+                    f"dedup: {lang} {source or '(no source)'}: {gone:,} of {counts['documents']:,} removed "
+                    f"({gone / counts['documents']:.1%}): {named}"
+                )
+    return lines
+
+
+def build(recipe: Recipe, layout: Layout) -> Stage:
+    """The stage as the recipe sets it up."""
+    section = recipe.dedup
+    tree = {"input_stage": "identify", "languages": recipe.selected, "unit_bytes": recipe.unit_bytes}
+    # What raises an alarm decides whether there is output, not what it is: a waiver must not ask for a new start.
+    alarm = {"max_removed_share", "alarm_min_documents", "waive"}
+    return DedupStage(
+        STAGE,
+        layout,
+        [
+            SignatureStep(layout, STAGE, section=section, seed=recipe.seed, **tree),
+            MatchStep(layout, STAGE, section=section, seed=recipe.seed),
+            FilterStep(layout, STAGE, section=section, **tree),
+        ],
+        {
+            **section.model_dump(exclude=alarm),
+            "seed": recipe.seed,
+            "languages": recipe.languages,
+            "unit_mb": recipe.unit_mb,
+        },
+        ["identify"],
+        section=section,
+    )

@@ -1,0 +1,215 @@
+"""The stage identify: raw/<lang>/ -> identified/<lang>/ and removed/identify/<lang>/, a unit at a time.
+
+Each row gets its id; unclean and blank texts go; language, score and script are found; the policy says where the row
+goes. A row that moves to the folder of another language is written to ``<lang>/<shard>.from-<claimed>.parquet`` there,
+so that two folders with shards of one name cannot meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lola_data import storage
+from lola_data.checks import first_row, has_nul, invalid_utf8, is_blank, oversized
+from lola_data.errors import ShardError
+from lola_data.languages import LANGUAGES
+from lola_data.layout import TREES
+from lola_data.lid import Identifier
+from lola_data.lid_models import REGISTRY, model_path
+from lola_data.lid_policy import judge
+from lola_data.manifest import Counts, OutputFile, UnitReport
+from lola_data.schemas import IDENTIFIED, RAW, REMOVED
+from lola_data.scripts import dominant_script
+from lola_data.shards import ShardWriter, read_batches
+from pipelines.stage import Stage, TreeStep
+
+if TYPE_CHECKING:
+    from lola_data.checks import Mask
+    from lola_data.layout import Layout
+    from lola_data.recipe import Recipe
+    from lola_data.sections import ChecksSection, IdentifySection
+    from lola_data.shards import Unit
+
+STAGE = "identify"
+EMPTY = "empty"
+
+
+class IdentifyStep(TreeStep):
+    """The one phase of the stage."""
+
+    def __init__(self, *args: Any, section: IdentifySection, checks: ChecksSection, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+        self.checks = checks
+        self.identifier = Identifier(section.model, max_chars=section.max_chars)
+
+    def process(self, work: Unit) -> UnitReport:
+        """Identify one unit."""
+        report = UnitReport(work.key)
+        with ExitStack() as stack:
+            outputs = _Outputs(self.layout, work, stack, report)
+            row = work.first_row
+            for batch in read_batches(self.input_tree, work, RAW):
+                report.take(work.lang, Counts.of(batch["text"]))
+                rows = add_ids(batch, work, first_row=row)
+                row += batch.num_rows
+                clean, reasons = self._clean(rows, work)
+                outputs.remove(rows, reasons)
+                self._identify(clean, work, outputs)
+        outputs.note_files()
+        return report
+
+    def _clean(self, rows: pa.RecordBatch, work: Unit) -> tuple[pa.RecordBatch, pa.Array]:
+        """Rows with text to identify, and per row of the batch the reason it goes for, or null."""
+        path = storage.join(self.input_tree, work.path)
+        reasons = np.full(rows.num_rows, None, dtype=object)
+        for reason, action, mask, fault in faults(rows, self.checks):
+            place = first_row(mask)
+            if place is not None and action == "error":
+                row = rows["id"][place].as_py().rsplit("/", 1)[1]
+                raise ShardError(
+                    f"{path}: row {row}: {fault}. Set `checks.{reason}: drop` to leave such rows out, or mend the file"
+                )
+            if action == "drop":
+                reasons[mask & (reasons == None)] = reason  # noqa: E711 (element by element)
+        passed = pa.array(reasons == None)  # noqa: E711
+        blank = is_blank(rows["text"].filter(passed))
+        reasons[np.flatnonzero(passed)[blank]] = EMPTY
+        column = pa.array(reasons, pa.string())
+        return rows.filter(pc.is_null(column)), column
+
+    def _identify(self, rows: pa.RecordBatch, work: Unit, outputs: _Outputs) -> None:
+        lang, score = self.identifier.identify(rows["text"])
+        identified = pa.RecordBatch.from_arrays(
+            [
+                *rows.columns,
+                pa.array([work.lang] * rows.num_rows, pa.string()),
+                lang,
+                score,
+                dominant_script(rows["text"]),
+            ],
+            schema=IDENTIFIED,
+        )
+        homes = frozenset(LANGUAGES if self.languages is None else self.languages)
+        verdict = judge(work.lang, lang, score, self.section, languages=homes)
+        outputs.give(identified, verdict.folder)
+        outputs.remove(identified, verdict.reason)
+
+
+def add_ids(batch: pa.RecordBatch, work: Unit, *, first_row: int) -> pa.RecordBatch:
+    """The batch with ``id`` in front: ``<lang>/<shard>/<row>``, rows counted from ``first_row``."""
+    numbers = pa.array(np.arange(first_row, first_row + batch.num_rows)).cast(pa.string())
+    ids = cast("Any", pc).binary_join_element_wise(f"{work.lang}/{work.shard}", numbers, "/")
+    return pa.RecordBatch.from_arrays([ids, *batch.columns], names=["id", *batch.schema.names])
+
+
+Action = Literal["error", "drop", "keep"]
+
+
+def faults(rows: pa.RecordBatch, checks: ChecksSection) -> list[tuple[str, Action, Mask, str]]:
+    """Checks in the order in which they are made: recipe key, action, (n,) bool of the rows at fault, what is wrong.
+
+    UTF-8 is checked in every column; a URL that is not text would trip whoever reads the tree.
+    """
+    found: list[tuple[str, Action, Mask, str]] = [
+        (
+            "oversized",
+            checks.oversized,
+            oversized(rows["text"], checks.max_document_bytes),
+            f"a text of more than checks.max_document_bytes = {checks.max_document_bytes:,} bytes",
+        )
+    ]
+    for name in RAW.names:
+        found.append(("invalid_utf8", checks.invalid_utf8, invalid_utf8(rows[name]), f"`{name}` is not valid UTF-8"))
+    found.append(("nul", checks.nul, has_nul(rows["text"]), "a NUL character (U+0000) in `text`"))
+    return found
+
+
+class _Outputs:
+    """The files of one unit: one shard per folder that got rows, one of removed rows. Opened when a row comes."""
+
+    def __init__(self, layout: Layout, work: Unit, stack: ExitStack, report: UnitReport) -> None:
+        self.layout = layout
+        self.work = work
+        self.stack = stack
+        self.report = report
+        self.writers: dict[str, ShardWriter] = {}
+
+    def give(self, rows: pa.RecordBatch, folder: pa.Array) -> None:
+        """Write rows to their folders; null: to none."""
+        for lang in pc.unique(folder).drop_null().to_pylist():
+            chosen = rows.filter(pc.equal(folder, lang))
+            name = self.work.name if lang == self.work.lang else f"{self.work.name}.from-{self.work.lang}"
+            self._writer(storage.join(TREES[STAGE], lang, f"{name}.parquet"), IDENTIFIED).write(chosen)
+            self.report.give(lang, Counts.of(chosen["text"]))
+
+    def remove(self, rows: pa.RecordBatch, reason: pa.Array) -> None:
+        """Count and write the rows that have a reason. Columns of REMOVED that are not there read as null."""
+        chosen = rows.filter(pc.is_valid(reason))
+        if not chosen.num_rows:
+            return
+        reason = reason.drop_null()
+        for value in pc.unique(reason).to_pylist():
+            self.report.remove(self.work.lang, value, Counts.of(chosen["text"].filter(pc.equal(reason, value))))
+        columns = {
+            "claimed_lang": pa.array([self.work.lang] * chosen.num_rows, pa.string()),
+            **{name: _readable(chosen[name]) for name in chosen.schema.names if name in REMOVED.names},
+            "bytes": pc.binary_length(chosen["text"]).fill_null(0).cast(pa.int64()),
+            "reason": reason,
+        }
+        arrays = [columns.get(field.name, pa.nulls(chosen.num_rows, field.type)) for field in REMOVED]
+        path = storage.join("removed", STAGE, self.work.lang, f"{self.work.name}.parquet")
+        self._writer(path, REMOVED).write(pa.RecordBatch.from_arrays(arrays, schema=REMOVED))
+
+    def note_files(self) -> None:
+        """Tell the report what was written; to be called once the files are closed."""
+        for path, writer in sorted(self.writers.items()):
+            self.report.files.append(OutputFile(path, storage.size(writer.path), writer.rows))
+
+    def _writer(self, path: str, schema: pa.Schema) -> ShardWriter:
+        if path not in self.writers:
+            writer = ShardWriter(storage.join(self.layout.workdir, path), schema)
+            self.writers[path] = self.stack.enter_context(writer)
+        return self.writers[path]
+
+
+def _readable(column: pa.Array) -> pa.Array:
+    """The column with null for values that are not valid UTF-8."""
+    if not pa.types.is_string(column.type):
+        return column
+    bad = invalid_utf8(column)
+    return pc.if_else(pa.array(~bad), column, pa.scalar(None, pa.string())) if bad.any() else column
+
+
+def build(recipe: Recipe, layout: Layout) -> Stage:
+    """The stage as the recipe sets it up."""
+    step = IdentifyStep(
+        layout,
+        STAGE,
+        input_stage="download",
+        languages=recipe.selected,
+        unit_bytes=recipe.unit_bytes,
+        section=recipe.identify,
+        checks=recipe.checks,
+    )
+    settings = {
+        **recipe.identify.model_dump(),
+        "model_sha256": _model_digest(recipe.identify.model),
+        "checks": recipe.checks.model_dump(),
+        "languages": recipe.languages,
+        "unit_mb": recipe.unit_mb,
+    }
+    return Stage(STAGE, layout, [step], settings, ["download"])
+
+
+def _model_digest(model: str) -> str:
+    if model in REGISTRY:
+        return REGISTRY[model].sha256
+    with model_path(model).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,197 @@
+"""LOLA's decoder: GPT-2 blocks (pre-LN, learned positions, tanh GELU, biases, tied embeddings), experts in every second.
+
+Facts: arXiv 2409.11272 and the public code of its model. Legend: B sequences, S positions, D model width, H heads,
+T = B * S tokens, V embedding rows, L MoE layers, E experts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from train.kernels.cross_entropy import linear_cross_entropy
+from train.moe import Backend, MixtureOfExperts, RouterStats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lola_data.train_config import ModelConfig
+
+IGNORE = -100
+"""Target of a position that is not scored."""
+
+
+class DecoderOutput(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes:
+        loss: float32 scalar with gradient, mean negative log likelihood of the targets in nats; None without targets.
+        nll_BS: float32[B, S], that of each target, without gradient, 0 where not scored; None without targets.
+        logits_BSV: float[B, S, V]; None with targets.
+        routing: one record an MoE layer, from the first to the last.
+    """
+
+    loss: Tensor | None
+    nll_BS: Tensor | None
+    logits_BSV: Tensor | None
+    routing: list[RouterStats]
+
+
+class Attention(nn.Module):
+    """Causal self-attention, through :func:`torch.nn.functional.scaled_dot_product_attention`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
+        self.proj = nn.Linear(config.d_model, config.d_model)
+
+    def forward(self, x_BSD: Tensor, mask: Tensor | None) -> Tensor:
+        """``mask``: bool[B, 1, S, S], true where a query may look; None is plain causal attention."""
+        q, k, v = (
+            part.view(*part.shape[:2], self.heads, -1).transpose(1, 2)
+            for part in self.qkv(x_BSD).split(x_BSD.shape[-1], dim=-1)
+        )
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
+        return self.proj(y.transpose(1, 2).reshape(x_BSD.shape))
+
+
+class FeedForward(nn.Module):
+    """The dense block: two linear layers around a tanh GELU."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.d_model, config.hidden)
+        self.down = nn.Linear(config.hidden, config.d_model)
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x_BSD), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward or experts(norm(x))."""
+
+    def __init__(self, config: ModelConfig, *, experts: bool, backend: Backend) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.d_model)
+        self.attention = Attention(config)
+        self.norm2 = nn.LayerNorm(config.d_model)
+        self.feed_forward = MixtureOfExperts(config, backend) if experts else FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x_BSD: Tensor, mask: Tensor | None, load_E: Tensor | None
+    ) -> tuple[Tensor, RouterStats | None]:
+        x_BSD = x_BSD + self.dropout(self.attention(self.norm1(x_BSD), mask))
+        normed = self.norm2(x_BSD)
+        if isinstance(self.feed_forward, MixtureOfExperts):
+            y_TD, stats = self.feed_forward(normed.view(-1, normed.shape[-1]), load_E)
+            return x_BSD + self.dropout(y_TD.view_as(x_BSD)), stats
+        return x_BSD + self.dropout(self.feed_forward(normed)), None
+
+
+class Decoder(nn.Module):
+    """The language model.
+
+    Args:
+        config: its shape.
+        vocab_size: pieces of the tokenizer; the embedding has ``config.vocab_rows(vocab_size)`` rows.
+        eod_id: id of the end-of-document token, which opens a new document where ``config.reset_at_eod``.
+        backend: how experts are computed.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, eod_id: int, backend: Backend = "auto") -> None:
+        super().__init__()
+        self.config, self.vocab_size, self.eod_id = config, vocab_size, eod_id
+        self.tokens = nn.Embedding(config.vocab_rows(vocab_size), config.d_model)
+        self.positions = nn.Embedding(config.seq_len, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(config, experts=layer in config.moe_layers, backend=backend) for layer in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.d_model)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Fill all weights from ``seed``: normal with ``init_std``, projections into the residual stream divided by
+        sqrt(2 * layers) as in GPT-2 and Megatron, biases 0, norms 1."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if "norm" in name:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            elif is_bias(name):
+                parameter.zero_()
+            else:
+                residual = name.endswith(("proj.weight", "down.weight", "w_down"))
+                std = self.config.init_std / (math.sqrt(2 * self.config.layers) if residual else 1.0)
+                # Drawn on the CPU so that the same seed gives the same weights on every device.
+                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+    def forward(
+        self, tokens_BS: Tensor, targets_BS: Tensor | None = None, load_LE: Tensor | None = None
+    ) -> DecoderOutput:
+        """Logits of the next token, or with targets the negative log likelihood of each.
+
+        Args:
+            tokens_BS: int64[B, S], S at most ``config.seq_len``.
+            targets_BS: int64[B, S]; -100 is not scored.
+            load_LE: float[L, E], share of choices by MoE layer and expert for the balance loss; None: these tokens'.
+        """
+        positions, mask = self.document_layout(tokens_BS)
+        x_BSD = self.dropout(self.tokens(tokens_BS) + self.positions(positions))
+        routing: list[RouterStats] = []
+        for block in self.blocks:
+            load_E = load_LE[len(routing)] if load_LE is not None and len(routing) < len(load_LE) else None
+            x_BSD, stats = block(x_BSD, mask, load_E)
+            if stats is not None:
+                routing.append(stats)
+        hidden_BSD = self.norm(x_BSD)
+        if targets_BS is None:
+            return DecoderOutput(None, None, F.linear(hidden_BSD, self.tokens.weight), routing)
+        loss, nll_T = linear_cross_entropy(
+            hidden_BSD.flatten(0, 1), self.tokens.weight, targets_BS.flatten(), ignore=IGNORE
+        )
+        return DecoderOutput(loss, nll_T.view_as(targets_BS), None, routing)
+
+    def document_layout(self, tokens_BS: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Positions int64[B or 1, S] and attention mask bool[B, 1, S, S] (None: plain causal).
+
+        With ``reset_at_eod`` an EOD token belongs to the document that it opens: there it stands at position 0 and is
+        what the first token is predicted from, so nothing of one document reaches another.
+        """
+        length = tokens_BS.shape[1]
+        index_S = torch.arange(length, device=tokens_BS.device)
+        if not self.config.reset_at_eod:
+            return index_S[None], None
+        opens_BS = tokens_BS == self.eod_id
+        start_BS = torch.where(opens_BS, index_S, 0).cummax(1).values
+        document_BS = opens_BS.cumsum(1)
+        same = document_BS[:, None, :, None] == document_BS[:, None, None, :]
+        return index_S - start_BS, same & (index_S[:, None] >= index_S)
+
+
+def is_bias(name: str) -> bool:
+    """Whether the parameter ``name`` of a :class:`Decoder` is a bias (those of experts are matrices, one row each)."""
+    return name.endswith(("bias", "b_up", "b_down"))
+
+
+def decays(name: str) -> bool:
+    """Whether weight decay applies: to weight matrices and embeddings, not to biases and norms (as in Megatron)."""
+    return not is_bias(name) and "norm" not in name
+
+
+def count_parameters(config: ModelConfig, vocab_size: int) -> tuple[int, int]:
+    """Parameters in all, and those that work on one token (``top_k`` of the experts), tied embeddings counted once."""
+    with torch.device("meta"):
+        model = Decoder(config, vocab_size, eod_id=0)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    experts = sum(p.numel() for name, p in model.named_parameters() if name.rpartition(".")[2] in _EXPERT_WEIGHTS)
+    return total, total - experts + experts * config.top_k // config.experts
+
+
+_EXPERT_WEIGHTS = ("w_up", "b_up", "w_down", "b_down")
