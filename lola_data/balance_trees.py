@@ -32,6 +32,8 @@ _EXPECTED = (
     "expected <language>/*.parquet, a work folder of `lola-data run`, one .parquet file, or token shards "
     "<split>/<language>_00000.idx"
 )
+IDS_SUFFIX = ".ids.parquet"
+"""Ending of the files that name the documents of a token shard."""
 _TOKEN_SHARD = re.compile(r"(?P<lang>.+?)(?:_\d+)?(?:_document)?\.idx")
 
 
@@ -212,7 +214,12 @@ def _folder_tree(fs: fsspec.AbstractFileSystem, root: str, folders: list[str], f
 
 
 def _parquet(fs: fsspec.AbstractFileSystem, files: dict[str, int], lang: str) -> list[Shard]:
-    return [Shard(_url(fs, path), lang, size) for path, size in files.items() if path.endswith(".parquet")]
+    # <lang>_00000.ids.parquet beside token shards holds the ids of their documents, and no text.
+    return [
+        Shard(_url(fs, path), lang, size)
+        for path, size in files.items()
+        if path.endswith(".parquet") and not path.endswith(IDS_SUFFIX)
+    ]
 
 
 def _token_shards(fs: fsspec.AbstractFileSystem, files: dict[str, int], split: str) -> list[Shard]:

@@ -145,8 +145,7 @@ def _nearest_code(wrong: str) -> str:
     for entry in LANGUAGES.values():
         if entry.iso639_3:
             aliases[entry.iso639_3] = entry.code
-    for code in LANGUAGES:
-        aliases[code] = code
+    aliases |= {code: code for code in LANGUAGES}
     base = wanted.replace("_", "-").split("-")[0]
     for exact in (wanted, base):
         if exact in aliases:

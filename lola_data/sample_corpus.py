@@ -58,9 +58,7 @@ def sample_root() -> Path:
     """
     root = Path(str(files("lola_data") / "resources" / "sample"))
     if not root.is_dir():
-        raise ShardError(
-            f"{root}: the sample corpus is missing; reinstall lola-data, unpacked and with its package data"
-        )
+        raise ShardError(f"{root}: the sample corpus is missing; reinstall lola-data with its package data")
     return root
 
 
@@ -78,7 +76,7 @@ def planted() -> list[Plant]:
 def _plant(row: dict[str, str], path: Path, line: int) -> Plant:
     if row["kind"] not in get_args(PlantKind):
         raise ShardError(
-            f"{path}, line {line}: unknown kind {row['kind']!r}; rebuild the sample with lola_data.resources.build_sample"
+            f"{path}, line {line}: unknown kind {row['kind']!r}; rebuild the sample with its build_sample script"
         )
     return Plant(
         kind=cast("PlantKind", row["kind"]),

@@ -141,6 +141,8 @@ def _disk_error(target: Path, error: OSError) -> Exception:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ShardError(f"{target}: cannot be written: {error.strerror}. Check the rights of the folder")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+        return ShardError(f"{target}: cannot be written: {error.strerror}. Something else has that name; move it away")
     return error
 
 

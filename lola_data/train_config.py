@@ -1,4 +1,4 @@
-"""Settings of a training run: a plain dict (a recipe's ``train:`` section, a ``config.json``) in, frozen dataclasses out.
+"""Settings of a training run: plain values (a recipe's ``train:`` section, a ``config.json``) in, dataclasses out.
 
 Only the standard library is imported, so the trainer needs no pydantic; the same classes are embedded in the recipe,
 where pydantic reads their descriptions and bounds from the field metadata and refuses unknown keys.
@@ -58,7 +58,9 @@ class ModelConfig:
         "Whose expert load the balance loss uses. `step`: the whole previous step's, so that the gradient does not "
         "depend on how a batch is split; `micro_batch`: the micro-batch's own, as DeepSpeed and LOLA do.",
     )
-    z_loss: float = _option(0.0, "Coefficient of the router z-loss, mean(logsumexp(logits)^2) (arXiv 2202.08906).", ge=0)
+    z_loss: float = _option(
+        0.0, "Coefficient of the router z-loss, mean of logsumexp(logits)^2 (arXiv 2202.08906).", ge=0
+    )
     dropout: float = _option(0.0, "Dropout of embeddings, attention and residual branches (LOLA: 0.1).", ge=0.0, lt=1.0)
     init_std: float = _option(
         0.02, "Standard deviation of initial weights; projections into the residual stream: / sqrt(2 * layers).", gt=0.0
@@ -109,7 +111,7 @@ class TrainConfig:
     )
     weights: dict[str, float] = field(
         default_factory=dict,
-        metadata={"description": "Share of the batches each language gets (default: the shares in the token manifest)."},
+        metadata={"description": "Share of the samples each language gets (default: as in the token manifest)."},
     )
     seed: int = _option(0, "Seed of the data order, the initial weights and dropout.", ge=0, lt=2**63)
     learning_rate: float = _option(3e-3, "Peak learning rate.", gt=0.0)
@@ -119,13 +121,16 @@ class TrainConfig:
     )
     warmup_share: float = _option(0.05, "Share of `tokens` over which the rate rises linearly.", ge=0.0, le=1.0)
     decay_share: float = _option(
-        1.0, "Cosine: share of `tokens` at which it reaches its end (LOLA: 0.8). Not used by the others.", gt=0.0, le=1.0
+        1.0,
+        "Cosine: share of `tokens` at which it reaches its end (LOLA: 0.8).",
+        gt=0.0,
+        le=1.0,
     )
-    cooldown_share: float = _option(0.2, "WSD: share of `tokens`, at the end, over which the rate falls.", ge=0.0, le=1.0)
+    cooldown_share: float = _option(0.2, "WSD: last share of `tokens`, over which the rate falls.", ge=0.0, le=1.0)
     beta1: float = _option(0.9, "AdamW: decay of the first moment.", ge=0.0, lt=1.0)
     beta2: float = _option(0.95, "AdamW: decay of the second moment.", ge=0.0, lt=1.0)
     eps: float = _option(1e-8, "AdamW: epsilon.", gt=0.0)
-    weight_decay: float = _option(0.1, "AdamW: decay of weight matrices and embeddings, not of biases and norms.", ge=0.0)
+    weight_decay: float = _option(0.1, "AdamW: decay of matrices and embeddings, not of biases and norms.", ge=0.0)
     grad_clip: float = _option(1.0, "Largest norm of the gradient; 0 does not clip.", ge=0.0)
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "Where to train; auto takes CUDA if there is one.")
     precision: Literal["auto", "fp32", "bf16"] = _option(
@@ -133,7 +138,8 @@ class TrainConfig:
     )
     threads: int | None = _option(None, "Threads of torch on the CPU (default: torch's own choice).", ge=1, le=1024)
     deterministic: bool = _option(
-        False, "On CUDA: only kernels that give the same bits each time. The CPU always does.",
+        False,
+        "On CUDA: only kernels that give the same bits each time. The CPU always does.",
     )
     moe_backend: Literal["auto", "reference", "grouped"] = _option(
         "auto", "How experts are computed; auto takes grouped on CUDA and reference on the CPU."
@@ -161,9 +167,7 @@ class TrainConfig:
         if self.batch_size % self.forward_rows:
             raise ValueError(f"micro_batch: {self.micro_batch} does not divide batch_size {self.batch_size}")
         if self.min_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"min_learning_rate: {self.min_learning_rate} is above learning_rate {self.learning_rate}"
-            )
+            raise ValueError(f"min_learning_rate: {self.min_learning_rate} is above learning_rate {self.learning_rate}")
         if self.schedule == "cosine" and self.warmup_share > self.decay_share:
             raise ValueError(f"warmup_share: {self.warmup_share} is above decay_share {self.decay_share}")
         if self.schedule == "wsd" and self.warmup_share + self.cooldown_share > 1:
@@ -308,6 +312,6 @@ PRESETS: dict[str, TrainConfig] = {
         verify="size",
     ),
 }
-"""Named runs. ``demo``: minutes on two CPU cores. ``small``: about an hour on one GPU. ``lola-1b``: shape, optimiser and
-length of LOLA (arXiv 2409.11272); set ``model.capacity_factor=1.0``, ``model.reset_at_eod=false`` and
+"""Named runs. ``demo``: minutes on two CPU cores. ``small``: an hour or so on one GPU. ``lola-1b``: shape, optimiser
+and length of LOLA (arXiv 2409.11272); set ``model.capacity_factor=1.0``, ``model.reset_at_eod=false`` and
 ``model.balance_over=micro_batch`` to follow it also where the defaults here differ."""

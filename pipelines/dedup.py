@@ -243,8 +243,12 @@ class DedupStage(Stage):
         return manifest
 
 
-def audit_lines(manifest: dict[str, Any]) -> list[str]:
-    """The S-curve of the bands and the removal audit, for people: a line per language and source with removals."""
+AUDIT_LINES = 12
+"""Lines of the audit that are printed; the manifest has them all."""
+
+
+def audit_lines(manifest: dict[str, Any], *, most: int = AUDIT_LINES) -> list[str]:
+    """The S-curve of the bands and the removal audit, for people: the languages and sources with most removals."""
     lines: list[str] = []
     if manifest["s_curve"]:
         curve = ", ".join(f"{similarity:g}: {chance:.3f}" for similarity, chance in manifest["s_curve"])
@@ -252,16 +256,19 @@ def audit_lines(manifest: dict[str, Any]) -> list[str]:
     search = manifest["search"].values()
     verified, rejected = (sum(one[name] for one in search) for name in ("verified_pairs", "rejected_pairs"))
     lines.append(f"dedup: {verified:,} candidate pairs compared, {rejected:,} of them below the threshold")
+    found: list[tuple[int, str]] = []
     for lang, sources in manifest["audit"].items():
         for source, counts in sources.items():
             reasons = {reason: count for reason, count in counts.items() if reason != "documents"}
             if reasons:
                 gone = sum(reasons.values())
                 named = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
-                lines.append(
-                    f"dedup: {lang} {source or '(no source)'}: {gone:,} of {counts['documents']:,} removed "
-                    f"({gone / counts['documents']:.1%}): {named}"
-                )
+                text = f"dedup: {lang} {source or '(no source)'}: {gone:,} of {counts['documents']:,} removed"
+                found.append((gone, f"{text} ({gone / counts['documents']:.1%}): {named}"))
+    found.sort(key=lambda one: (-one[0], one[1]))
+    lines += [line for _, line in found[:most]]
+    if len(found) > most:
+        lines.append(f"dedup: ... {len(found) - most} more pairs of language and source: `audit` in the manifest")
     return lines
 
 

@@ -58,7 +58,8 @@ def open_source(section: DownloadSection, layout: Layout) -> Source:
     if section.source == "sample":
         from lola_data.sample_corpus import sample_root
 
-        return LocalSource(str(sample_root()))
+        # Small, and part of the installed package: a link would let a slip in the work folder damage it.
+        return LocalSource(str(sample_root()), link=False)
     path = section.path or ""
     return UrlSource(path) if storage.is_remote(path) else LocalSource(path)
 

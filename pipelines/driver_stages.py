@@ -79,7 +79,7 @@ def balance(recipe: Recipe, layout: Layout) -> DriverStage:
         from lola_data.balance_text import json_text
         from lola_data.report import write_report
 
-        measured = measure(layout.workdir)
+        measured = measure(layout.workdir, raw=layout.trees.get("download"))
         root = layout.tree("balance")
         with storage.atomic_output(storage.join(root, "balance.json")) as handle:
             handle.write(json_text(measured, "language", min_documents=section.min_documents).encode())

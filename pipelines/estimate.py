@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 RATES = {
     "download": 200.0,
-    "identify": 4.0,
+    "identify": 2.0,
     "dedup": 8.0,
     "sample": 60.0,
     "tokenizer": 1.0,

@@ -45,7 +45,9 @@ def _log_to_files_only() -> None:
     def add_file_logger(logging_dir: Any, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
         logger.remove()
         handle = logging_dir.open(f"logs/task_{rank:05d}.log", "w")
-        logger.add(handle, colorize=False, level="DEBUG", format="{time:YYYY-MM-DD HH:mm:ss} | {level: <8} | {message}")
+        line = "{time:YYYY-MM-DD HH:mm:ss} | {level: <8} | {message}"
+        # Without `diagnose`, since it writes the values of variables into tracebacks: a token of the hub may be among them.
+        logger.add(handle, colorize=False, level="DEBUG", format=line, diagnose=False)
         return handle
 
     logger.remove()

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from importlib import import_module
 
-for _name in ("datatrove.executor.local", "pyarrow.parquet", "pyarrow.compute", "pipelines.stage"):
+for _name in ("datatrove.executor.local", "pyarrow.parquet", "pyarrow.compute", "numba", "pipelines.stage"):
     import_module(_name)

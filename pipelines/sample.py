@@ -121,6 +121,12 @@ class ChoiceStep(ShardStep):
     def __init__(self, layout: Layout, stage: str, *, section: SampleSection) -> None:
         super().__init__(layout, stage)
         self.section = section
+        self._found: list[tuple[str, str, int, int]] | None = None
+        self._made: SamplingPlan | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was read is read again in a worker, once: it may be large and travels badly.
+        return {**self.__dict__, "_found": None, "_made": None}
 
     def plan(self) -> list[LanguageWork]:
         """One unit of work a language.
@@ -131,7 +137,7 @@ class ChoiceStep(ShardStep):
         documents: dict[str, int] = {}
         for lang, _, count, _ in self._units():
             documents[lang] = documents.get(lang, 0) + count
-        # Made again by each unit of work; made here so that a budget for a language that is not there stops the run.
+        # Made here so that a budget for a language that is not there stops the run.
         self.sampling_plan()
         return [LanguageWork(lang, count * DOCUMENT_BYTES) for lang, count in documents.items()]
 
@@ -141,6 +147,11 @@ class ChoiceStep(ShardStep):
 
     def sampling_plan(self) -> SamplingPlan:
         """Budgets of all languages, from the sizes that phase 1 found."""
+        if self._made is None:
+            self._made = self._plan_sizes()
+        return self._made
+
+    def _plan_sizes(self) -> SamplingPlan:
         sizes: dict[str, int] = {}
         for lang, _, _, units in self._units():
             sizes[lang] = sizes.get(lang, 0) + units
@@ -172,6 +183,11 @@ class ChoiceStep(ShardStep):
 
     def _units(self) -> list[tuple[str, str, int, int]]:
         """Language, name, documents and size of the units of phase 1, by language, shard and row."""
+        if self._found is None:
+            self._found = self._read_units()
+        return self._found
+
+    def _read_units(self) -> list[tuple[str, str, int, int]]:
         reports = {report.key: report for report in self.state.reports(SizesStep.phase)}
         found: list[tuple[str, str, int, int]] = []
         for unit in self.state.plan(SizesStep.phase) or []:

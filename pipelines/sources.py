@@ -110,10 +110,16 @@ def _in_language_folders(place: str, files: list[tuple[str, int]], languages: li
 
 
 class LocalSource(Source):
-    """A folder on this machine. Its files are linked, or copied where the file system cannot link; never changed."""
+    """A folder on this machine. Its files are linked, or copied where the file system cannot link; never changed.
 
-    def __init__(self, root: str) -> None:
+    Args:
+        root: the folder.
+        link: whether linking is wanted at all.
+    """
+
+    def __init__(self, root: str, *, link: bool = True) -> None:
         self._root = root
+        self._link = link
         self._files: list[tuple[str, int]] | None = None
 
     @property
@@ -144,6 +150,9 @@ class LocalSource(Source):
         source = storage.local_path(self.locate(shard)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
+        if not self._link:
+            self._copy(shard, source, target)
+            return None
         try:
             os.link(source, target)
         except FileNotFoundError as error:

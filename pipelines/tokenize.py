@@ -11,6 +11,7 @@ document), ``shards`` (one entry per shard with counts and digests) and ``shares
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -32,7 +33,6 @@ from lola_data.tokens import TokenShardWriter, token_dtype
 from lola_data.unit_hash import unit_hash
 from pipelines.stage import ShardStep, Stage
 from tokenizer.encode import Encoder
-from tokenizer.formats import read_model
 from tokenizer.sample import DOCUMENT, check_utf8
 
 if TYPE_CHECKING:
@@ -216,7 +216,12 @@ def model_path(layout: Layout) -> str:
 
 def load_encoder(path: str) -> Encoder:
     """The encoder of a model file, loaded once per process and version of the file."""
-    return _load_encoder(path, read_model(path).sha256)
+    try:
+        with storage.open_input(path) as handle:
+            sha256 = hashlib.sha256(handle.read()).hexdigest()
+    except OSError:
+        sha256 = ""  # the encoder says what is wrong
+    return _load_encoder(path, sha256)
 
 
 @lru_cache(maxsize=1)

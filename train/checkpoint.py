@@ -15,7 +15,6 @@ import pickle
 import re
 import shutil
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +24,7 @@ from lola_data.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _NAME = re.compile(r"step_(\d{8,})")
 _STATE, _RECORD = "state.pt", "checkpoint.json"

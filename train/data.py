@@ -104,7 +104,7 @@ class DocumentStream:
                 start, offset, place = start + width, offset + width, place + 1
 
     def _documents_at(self, epoch: int, offset: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Documents of the index block that holds ``offset``, int64[n], and where each starts in the pass, int64[n+1]."""
+        """Documents of the index block that holds ``offset``, int64[n], and their starts in the pass, int64[n+1]."""
         order, index = self._pass(epoch)
         block = int(index.searchsorted(offset, side="right")) - 1
         if self._block is None or self._block[0] != (epoch, block):
@@ -140,9 +140,9 @@ class DocumentStream:
 class Loader:
     """Batches of a run.
 
-    Window j of a language is tokens j * seq_len to (j + 1) * seq_len of its stream, and one more as the last target, so a
-    pass shows each token once as a target. A language with fewer tokens than a window repeats within it; one with none
-    takes no part, and the others share its weight.
+    Window j of a language is tokens j * seq_len to (j + 1) * seq_len of its stream, and one more as the last target, so
+    a pass shows each token once as a target. A language with fewer tokens than a window repeats within it; one with
+    none takes no part, and the others share its weight.
 
     Args:
         shards: training shards by language.
@@ -156,9 +156,14 @@ class Loader:
     """
 
     def __init__(
-        self, shards: Mapping[str, Sequence[TokenShard]], weights: Mapping[str, float], *, seq_len: int, batch_size: int,
+        self,
+        shards: Mapping[str, Sequence[TokenShard]],
+        weights: Mapping[str, float],
+        *,
+        seq_len: int,
+        batch_size: int,
         seed: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for name, weight in weights.items():
             if weight > 0 and name not in shards:
                 raise TrainingError(f"weights: no training shard of language {name!r}; {nearest(name, list(shards))}")

@@ -156,9 +156,7 @@ def unigram_loss(counts: NDArray[np.int64], tokens: NDArray[np.integer]) -> floa
     if not counts.any() or not tokens.size:
         return math.nan
     seen = counts[tokens]
-    return min(
-        float(-np.log((seen + a) / (counts.sum() + a * counts.size)).mean(dtype=np.float64)) for a in SMOOTHING
-    )
+    return min(float(-np.log((seen + a) / (counts.sum() + a * counts.size)).mean(dtype=np.float64)) for a in SMOOTHING)
 
 
 def _first_tokens(shards: Sequence[TokenShard], count: int) -> NDArray[np.int32]:

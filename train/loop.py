@@ -1,9 +1,9 @@
 """The trainer: settings and a token tree in; a run directory with checkpoints, metrics and a summary out.
 
 A run directory holds ``config.json`` (settings and tokenizer facts), ``tokenizer.model`` (a copy), ``checkpoints/``,
-``metrics.jsonl``, ``tensorboard/`` and, when the run is complete, ``summary.json``. Calling :func:`train` again with the
-same arguments goes on from the newest whole checkpoint and, on the CPU, gives the very weights and records of a run that
-was never interrupted.
+``metrics.jsonl``, ``tensorboard/`` and, when the run is complete, ``summary.json``. Calling :func:`train` again with
+the same arguments goes on from the newest whole checkpoint and, on the CPU, gives the very weights and records of a run
+that was never interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,7 +80,7 @@ def train(
         config: settings.
         tokens_dir: token tree, see :func:`train.token_tree.open_token_tree`.
         run_dir: the run's directory; made if it is not there.
-        resume: ``auto`` goes on from the newest whole checkpoint, if any; ``never`` refuses a directory with checkpoints.
+        resume: ``auto`` goes on from the newest whole checkpoint, if any; ``never`` refuses a directory that has one.
         max_steps_this_run: stop, with a checkpoint, after so many steps.
         progress: told what happens; nothing is shown by default.
 
@@ -238,9 +238,7 @@ class _Run:
         )  # fmt: skip
 
     def _write_settings(self) -> None:
-        write_json(
-            self.run_dir / "config.json", {"config": self.identity.config, "tokenizer": self.identity.tokenizer}
-        )
+        write_json(self.run_dir / "config.json", {"config": self.identity.config, "tokenizer": self.identity.tokenizer})
         if self.tree.tokenizer.path is not None:
             temporary = self.run_dir / ".tokenizer.model.tmp"
             try:
@@ -251,7 +249,9 @@ class _Run:
 
     def _train_record(self, result: StepResult, speed: float) -> dict[str, Any]:
         layers = self.config.model.moe_layers
-        load = {str(layer): [round(x, 6) for x in row] for layer, row in zip(layers, result.load_LE.tolist(), strict=True)}
+        load = {
+            str(layer): [round(x, 6) for x in row] for layer, row in zip(layers, result.load_LE.tolist(), strict=True)
+        }
         return {
             "kind": "train",
             "step": self.step,

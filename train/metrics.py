@@ -1,9 +1,9 @@
 """Records of a run: one JSON line each in ``metrics.jsonl``, and the same numbers as TensorBoard events.
 
-``kind`` is ``train`` (every ``log_every`` steps: step, tokens, loss in nats per token, balance, z, lr, grad_norm, load by
-MoE layer and expert, dropped share, epochs by language, tokens_per_second) or ``valid`` (held-out loss by language, its
-unigram loss, bits per byte, mean). ``tokens_per_second`` alone depends on the clock; all else is the same in a run that
-was resumed and one that was not.
+``kind`` is ``train`` (every ``log_every`` steps: step, tokens, loss in nats per token, balance, z, lr, grad_norm, load
+by MoE layer and expert, dropped share, epochs by language, tokens_per_second) or ``valid`` (held-out loss by language,
+its unigram loss, bits per byte, mean). ``tokens_per_second`` alone depends on the clock; all else is the same in a run
+that was resumed and one that was not.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Which language each sample is of: weights in; the language of sample n, and how often each came before n, out.
 
-Sample n stands at u(n) = (c + n * A) mod 2^64, with A / 2^64 close to the golden ratio, and its language is the one whose
-interval, as long as its weight, holds u(n). That sequence covers every interval as evenly as can be (any stretch of
-samples is close to the weights, so is every batch), and the visits to an interval among the first n have a closed form: a
-sum of floors, found in O(log n) steps. So nothing has to be drawn, stored or replayed to start at any sample.
+Sample n stands at u(n) = (c + n * A) mod 2^64, with A / 2^64 close to the inverse golden ratio, and its language is the
+one whose interval, as long as its weight, holds u(n). That sequence covers every interval as evenly as can be (any
+stretch of samples is close to the weights, so is every batch), and the visits to an interval among the first n have a
+closed form: a sum of floors, found in O(log n) steps. So nothing has to be drawn, stored or replayed to start at any
+sample.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class LanguageMixture:
     """The languages of an endless row of samples.
 
     Args:
-        weights: share of each language, in any scale; languages with weight 0 never come. The order of the keys does not
-            matter.
+        weights: share of each language, in any scale; languages with weight 0 never come. The order of the keys has
+            no effect.
         seed: where the row begins.
     """
 

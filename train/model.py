@@ -1,4 +1,4 @@
-"""LOLA's decoder: GPT-2 blocks (pre-LN, learned positions, tanh GELU, biases, tied embeddings), experts in every second.
+"""LOLA's decoder: GPT-2 blocks (pre-LN, learned positions, tanh GELU, biases, tied embeddings), some with experts.
 
 Facts: arXiv 2409.11272 and the public code of its model. Legend: B sequences, S positions, D model width, H heads,
 T = B * S tokens, V embedding rows, L MoE layers, E experts.
@@ -84,9 +84,7 @@ class Block(nn.Module):
         self.feed_forward = MixtureOfExperts(config, backend) if experts else FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, x_BSD: Tensor, mask: Tensor | None, load_E: Tensor | None
-    ) -> tuple[Tensor, RouterStats | None]:
+    def forward(self, x_BSD: Tensor, mask: Tensor | None, load_E: Tensor | None) -> tuple[Tensor, RouterStats | None]:
         x_BSD = x_BSD + self.dropout(self.attention(self.norm1(x_BSD), mask))
         normed = self.norm2(x_BSD)
         if isinstance(self.feed_forward, MixtureOfExperts):

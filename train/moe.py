@@ -70,15 +70,15 @@ def moe_experts(
     with torch.autocast(kind, enabled=False):
         plan = make_plan(expert_TK, w_up_EDF.shape[0], may_drop=may_drop)
         x_RD = rows_of_tokens(x_TD.to(dtype), plan)
-        weights = [tensor.to(dtype) for tensor in (w_up_EDF, b_up_EF, w_down_EFD, b_down_ED)]
+        w_up, b_up, w_down, b_down = (tensor.to(dtype) for tensor in (w_up_EDF, b_up_EF, w_down_EFD, b_down_ED))
         experts = reference.expert_mlps
         if backend == "grouped" or (backend == "auto" and kind == "cuda"):
-            reason = grouped.unsupported(x_RD, weights[0], weights[2])
+            reason = grouped.unsupported(x_RD, w_up, w_down)
             if reason is None:
                 experts = grouped.expert_mlps
             elif backend == "grouped":
                 warnings.warn(f"moe_backend: grouped falls back to reference: {reason}", stacklevel=2)
-        y_TKD = choices_of_rows(experts(x_RD, *weights, plan), plan)
+        y_TKD = choices_of_rows(experts(x_RD, w_up, b_up, w_down, b_down, plan), plan)
         return (y_TKD * prob_TK[..., None].to(dtype)).sum(1)
 
 
@@ -112,7 +112,8 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, config: ModelConfig, backend: Backend = "auto") -> None:
         super().__init__()
-        self.config, self.backend = config, backend
+        self.config = config
+        self.backend: Backend = backend
         experts, width, hidden = config.experts, config.d_model, config.hidden
         self.router = nn.Linear(width, experts, bias=False)
         self.w_up = nn.Parameter(torch.empty(experts, width, hidden))
@@ -135,9 +136,7 @@ class MixtureOfExperts(nn.Module):
         kept_TK, may_drop = expert_TK, self.training and config.capacity_factor is not None
         if may_drop:
             assert config.capacity_factor is not None
-            capacity = expert_capacity(
-                expert_TK.numel(), config.experts, config.capacity_factor, config.min_capacity
-            )
+            capacity = expert_capacity(expert_TK.numel(), config.experts, config.capacity_factor, config.min_capacity)
             kept_TK = drop_over_capacity(expert_TK, config.experts, capacity)
         y_TD = moe_experts(
             x_TD, self.w_up, self.b_up, self.w_down, self.b_down, kept_TK, prob_TK,

@@ -1,7 +1,7 @@
 """Shuffles without an index in memory: a number below n in, its place in a random order of n out.
 
 A Feistel network permutes the integers of b bits; where its result is n or more it is applied again until it is not
-(cycle walking, Black and Rogaway 2002), which leaves a permutation of 0 .. n-1. The order depends on the key and n alone.
+(cycle walking, Black and Rogaway 2002), which leaves a permutation of 0 .. n-1. The order hangs on the key and n alone.
 """
 
 from __future__ import annotations

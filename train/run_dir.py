@@ -78,4 +78,6 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise TrainingError(f"{path}: cannot be written: {error.strerror or error}; free space and run again") from error
+        raise TrainingError(
+            f"{path}: cannot be written: {error.strerror or error}; free space and run again"
+        ) from error

@@ -61,7 +61,8 @@ def open_token_tree(tokens_dir: str | Path, verify: Literal["sha256", "size"] = 
         TrainingError: no manifest, a key it lacks, or a shard that is missing, truncated or changed.
     """
     root = Path(tokens_dir)
-    manifest = _read_manifest(root / "manifest.json")
+    source = root / "manifest.json"
+    manifest = _read_manifest(source)
     try:
         tokenizer = manifest["tokenizer"]
         model = root / tokenizer.get("path", "") if tokenizer.get("path") else None
@@ -79,19 +80,23 @@ def open_token_tree(tokens_dir: str | Path, verify: Literal["sha256", "size"] = 
             splits[entry["split"]].setdefault(entry["lang"], []).append(shard)
             digests |= {f"{entry['path']}.{kind}": entry["sha256"][kind] for kind in ("bin", "idx")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TrainingError(f"{root / 'manifest.json'}: not a token manifest ({error!r}); write the tokens again") from error
-    if not 0 <= info.eod_id < info.vocab_size:
         raise TrainingError(
-            f"{root / 'manifest.json'}: tokenizer.eod_id {info.eod_id} is not below vocab_size {info.vocab_size}"
-        )
-    return TokenTree(info, shares, dict(sorted(splits["train"].items())), dict(sorted(splits["valid"].items())), digests)
+            f"{root / 'manifest.json'}: not a token manifest ({error!r}); write the tokens again"
+        ) from error
+    if not 0 <= info.eod_id < info.vocab_size:
+        raise TrainingError(f"{source}: tokenizer.eod_id {info.eod_id} is not below vocab_size {info.vocab_size}")
+    return TokenTree(
+        info, shares, dict(sorted(splits["train"].items())), dict(sorted(splits["valid"].items())), digests
+    )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise TrainingError(f"{path}: {error.strerror or error}; make token shards first (`lola-data tokenize`)") from error
+        raise TrainingError(
+            f"{path}: {error.strerror or error}; make token shards first (`lola-data tokenize`)"
+        ) from error
     except ValueError as error:
         raise TrainingError(f"{path}: not JSON ({error}); write the tokens again") from error
     if not isinstance(manifest, dict):

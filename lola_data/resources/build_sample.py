@@ -7,9 +7,9 @@ Out: TARGET, by default ``sample/`` beside this file:
 - ``<lang>/<lang>_part_0000N.parquet``: text, timestamp, url, source;
 - ``planted.tsv``: the faults put in on purpose (``sample_plants``), and where the document each was made from lies;
 - ``provenance.tsv.gz``: origin, page and licence of every row;
-- where TARGET has a ``README.md``, the table between its two markers. ``NOTICE.md`` and the licence texts stay as they are.
+- the table between the two markers of ``README.md``, where TARGET has one. ``NOTICE.md`` and the licence texts stay.
 
-Only rows whose licence lets them travel in this project's data folder are read (``LICENCES``). Documents of one
+Only rows whose licence lets them travel in this project's data folder are read (``sample_sources``). Documents of one
 language are taken in the order of a hash of their page, skipping those that share 0.4 or more of their shingles, or
 their address, with one taken before: what is alike in the sample was planted. Same inputs and the same versions of
 Python, pyarrow and zstd give the same bytes.
@@ -23,29 +23,24 @@ import io
 import shutil
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import fasttext
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lola_data.languages import LANGUAGES
 from lola_data.resources import sample_plants as plants
-from lola_data.resources.sample_plants import Document, fraction
+from lola_data.resources.sample_sources import dated, read_shards, read_udhr, shortest
+from lola_data.schemas import RAW
 
-LICENCES = {
-    "udhr": "free of copyright",
-    "libreoffice-help": "MPL-2.0",
-    "gnome-user-docs": "CC-BY-SA-3.0",
-    "mozilla-legal-docs": "CC-BY-SA-3.0",
-    "contributor-covenant": "CC-BY-4.0",
-    "thaigov-corpus": "public domain",
-}
-"""Origins that may be shipped, and the terms of each. Everything else in DATA (GPL, or unclear) is left out."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lola_data.resources.sample_plants import Document
 
 LARGE = {
     "cs": 420, "de": 420, "el": 420, "en": 420, "es": 420, "eu": 420, "fi": 420, "fr": 420, "hu": 420,
@@ -57,17 +52,23 @@ MEDIUM = 90
 """Most documents taken of any other language."""
 
 HARD = ("am", "ast", "mai", "ms", "nn", "oc", "os", "wuu", "yo")
-"""Languages that lid.176 mistakes for a neighbour more than one time in five, kept so that the sample hides no trouble."""
+"""Languages that lid.176 mistakes for a neighbour more than one time in five, kept so that no trouble is hidden."""
 
-EASY = (
-    "af als ar az be bg bn bo br ca ceb cy da dv eo et fa fy ga gd gl gu he hi hr hy ilo is it ja jv ka kk kn ku ky la lb "
-    "lo lt lv mg mk ml mn mr mt my nds ne nl no pa pl pnb ps pt ro sah si sk sl sq sr su sv sw ta te tg tl tt ug uk ur uz yi"
-).split()
+EASY = [
+    "af", "als", "ar", "az", "be", "bg", "bn", "bo", "br", "ca", "ceb", "cy", "da", "dv", "eo", "et", "fa",
+    "fy", "ga", "gd", "gl", "gu", "he", "hi", "hr", "hy", "ilo", "is", "it", "ja", "jv", "ka", "kk", "kn", "ku",
+    "ky", "la", "lb", "lo", "lt", "lv", "mg", "mk", "ml", "mn", "mr", "mt", "my", "nds", "ne", "nl", "no", "pa",
+    "pl", "pnb", "ps", "pt", "ro", "sah", "si", "sk", "sl", "sq", "sr", "su", "sv", "sw", "ta", "te", "tg",
+    "tl", "tt", "ug", "uk", "ur", "uz", "yi",
+]  # fmt: skip
 """The other languages: those that lid.176 names right in at least four documents of five."""
 
-DONORS = "nl el cs pt th fr pl en km de it ru ko ja uk vi tr hu zh".split()
-"""Languages that lid.176 names right, with a score above 0.5, in at least 95 of 100 documents: strangers come from these.
-They are drawn by language, never by looking at what the model says of a document."""
+DONORS = [
+    "nl", "el", "cs", "pt", "th", "fr", "pl", "en", "km", "de", "it", "ru", "ko", "ja", "uk", "vi", "tr", "hu",
+    "zh",
+]  # fmt: skip
+"""Languages that lid.176 names right, with a score above 0.5, in at least 95 of 100 documents: where strangers come
+from. They are drawn by language, never by looking at what the model says of a document."""
 
 CONFUSABLE = [
     set(group.split())
@@ -76,18 +77,19 @@ CONFUSABLE = [
 ]  # fmt: skip
 """Languages so close that a stranger from one in the folder of another would prove nothing."""
 
-SMALL_WITH_COPY = "ar bn bo hi hy ja ka lo my ta uk".split()
-SMALL_WITH_STRANGER = "ar ca da gu he hi hr ja ka lv mr nl pl sw uk".split()
+SMALL_WITH_COPY = [
+    "ar", "bn", "bo", "hi", "hy", "ja", "ka", "lo", "my", "ta", "uk",
+]  # fmt: skip
+SMALL_WITH_STRANGER = [
+    "ar", "ca", "da", "gu", "he", "hi", "hr", "ja", "ka", "lv", "mr", "nl", "pl", "sw", "uk",
+]  # fmt: skip
 SPARE = 16
 """Documents of a large language kept back to make plants of."""
 
 ROW_GROUP = 100
 PART_ROWS = 300
-SHORTEST = {"zh": 110, "wuu": 110, "ja": 110, "ko": 110}
-"""Fewest characters of a document in scripts that need few; elsewhere 300."""
 LONGEST = 4500
 
-SCHEMA = pa.schema([(name, pa.string()) for name in ("text", "timestamp", "url", "source")])
 PLANT_COLUMNS = ("kind", "lang", "file", "row", "of_file", "of_row", "jaccard", "true_lang")
 PROVENANCE_COLUMNS = ("lang", "file", "row", "origin", "origin_doc", "licence", "plant")
 
@@ -98,81 +100,6 @@ class Pool:
 
     kept: list[Document] = field(default_factory=list)
     spare: list[Document] = field(default_factory=list)
-
-
-def read_shards(data: Path) -> dict[str, list[Document]]:
-    """Documents of the origins in LICENCES, by language."""
-    table = pq.read_table(data / "culturax_sample" / "provenance.parquet")
-    table = table.filter(pc.is_in(table["origin"], pa.array(list(LICENCES))))
-    origins = {(row["file"], row["row"]): row for row in table.to_pylist()}
-    documents: dict[str, list[Document]] = defaultdict(list)
-    for path in sorted(data.glob("culturax_sample/*/*.parquet")):
-        lang = path.parent.name
-        for at, row in enumerate(pq.read_table(path, columns=SCHEMA.names).to_pylist()):
-            origin = origins.get((path.name, at))
-            if origin is None:
-                continue
-            documents[lang].append(
-                Document(
-                    lang,
-                    row["text"],
-                    row["timestamp"],
-                    row["url"],
-                    row["source"],
-                    origin["origin"],
-                    origin["origin_doc"],
-                    LICENCES[origin["origin"]],
-                    fraction("order", lang, origin["origin"], origin["origin_doc"], at),
-                )
-            )
-    return documents
-
-
-def read_udhr(data: Path) -> dict[str, list[Document]]:
-    """The Declaration cut into documents: consecutive paragraphs of the preamble or the articles, joined until long enough."""
-    rows = pq.read_table(
-        data / "udhr.parquet",
-        columns=["culturax", "script", "udhr_code", "primary", "kind", "article", "text"],
-        filters=[("primary", "==", True), ("kind", "in", ["preamble", "article"])],
-    ).to_pylist()
-    documents: dict[str, list[Document]] = defaultdict(list)
-    waiting: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        lang, code = row["culturax"], row["udhr_code"]
-        if lang not in LANGUAGES or row["script"] not in (
-            *LANGUAGES[lang].scripts[: 2 if lang == "sr" else 1],
-            "Hani",
-            "Hang",
-        ):
-            continue
-        waiting[code].append(row["text"])
-        text = "\n".join(waiting[code])
-        if len(text) < shortest(lang):
-            continue
-        waiting[code].clear()
-        documents[lang].append(dated(lang, text, code, row["article"]))
-    return documents
-
-
-def dated(lang: str, text: str, code: str, article: int) -> Document:
-    """A document of the Declaration, with an address, source and time made up by rule (it has none of its own)."""
-    page = f"{code}/{article}-{int(fraction('page', code, text) * 1e6):06d}"
-    source = "mC4"
-    if fraction("source", page) > 0.62:
-        source = ("OSCAR-2019", "OSCAR-2109", "OSCAR-2201", "OSCAR-2301")[int(fraction("oscar", page) * 4)]
-    bare = source == "OSCAR-2019"
-    clock = [int(fraction(part, page) * size) for part, size in (("d", 28), ("h", 24), ("m", 60), ("s", 60))]
-    year, month = 2013 + int(fraction("y", page) * 9), 1 + int(fraction("mo", page) * 12)
-    stamp = f"{year}-{month:02d}-{1 + clock[0]:02d}T{clock[1]:02d}:{clock[2]:02d}:{clock[3]:02d}Z"
-    url = f"https://human-rights-{code.replace('_', '-')}.example/declaration/{page.partition('/')[2]}"
-    order = fraction("order", lang, page)
-    return Document(
-        lang, text, None if bare else stamp, None if bare else url, source, "udhr", page, LICENCES["udhr"], order
-    )
-
-
-def shortest(lang: str) -> int:
-    return SHORTEST.get(lang, 300)
 
 
 def choose(lang: str, documents: list[Document], addresses: set[str]) -> Pool:
@@ -207,7 +134,7 @@ def choose(lang: str, documents: list[Document], addresses: set[str]) -> Pool:
 
 
 def bare_address(url: str | None) -> str:
-    """A URL without what two spellings of one address differ in: scheme, ``www.``, case of the host, fragment, last slash."""
+    """A URL without what its spellings differ in: scheme, ``www.``, case of the host, fragment, last slash."""
     if url is None:
         return ""
     parts = urlsplit(url)
@@ -241,7 +168,7 @@ def plant(pools: dict[str, Pool]) -> dict[str, list[Document]]:
 def plant_large(pool: Pool, spare: Iterator[Document]) -> list[Document]:
     """Copies, near-duplicates, decoys and shared addresses. No document is the original of two plants."""
     roomy = sorted(
-        (d for d in pool.kept if d.key < 0.8), key=lambda d: fraction("original", d.lang, d.origin_doc, d.text)
+        (d for d in pool.kept if d.key < 0.8), key=lambda d: plants.fraction("original", d.lang, d.origin_doc, d.text)
     )
     # A stream, shared by all kinds: whatever one kind has looked at, the next does not.
     originals = iter(roomy)
@@ -309,14 +236,14 @@ def write_shards(target: Path, corpus: dict[str, list[Document]]) -> dict[int, t
             if not rows:
                 continue
             name = f"{lang}_part_{part:05d}.parquet"
-            columns = [[getattr(d, column) for d in rows] for column in SCHEMA.names]
+            columns = [[getattr(d, column) for d in rows] for column in RAW.names]
             pq.write_table(
-                pa.table(columns, schema=SCHEMA),
+                pa.table(columns, schema=RAW),
                 folder / name,
                 row_group_size=ROW_GROUP,
                 compression="zstd",
                 compression_level=19,
-                use_dictionary=["source"],
+                use_dictionary=False,
                 write_statistics=False,
                 store_schema=False,
             )

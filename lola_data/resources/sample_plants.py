@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 SHINGLE = 5
 
@@ -74,17 +77,17 @@ def words(text: str) -> list[str]:
         category = unicodedata.category(character)
         if category == "Cf" and character != "\u200b":
             continue
-        if category[0] == "M":
-            if found and within:
-                found[-1] += character
-        elif category[0] not in "LN":
+        if category[0] not in "LMN":
             within = False
-            continue
+        elif category[0] == "M":
+            # A mark with no letter before it belongs to no word.
+            if within:
+                found[-1] += character
         elif within and not _continuous(character) and not _continuous(found[-1][0]):
             found[-1] += character
         else:
             found.append(character)
-        within = True
+            within = True
     return found
 
 

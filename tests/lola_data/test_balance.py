@@ -19,6 +19,7 @@ from lola_data.balance import measure
 from lola_data.balance_warnings import warnings_of
 from lola_data.errors import RecipeError, ShardError
 from lola_data.schemas import IDENTIFIED, RAW, REMOVED
+from lola_data.tokens import TokenShardWriter
 from tests.lola_data.balance_trees import write_rows, write_run, write_tokens
 
 if TYPE_CHECKING:
@@ -402,3 +403,15 @@ def test_shards_without_rows_are_an_empty_language(tmp_path: Path) -> None:
     assert kinds(balance)["empty"] == ["de"]
     assert balance.table("script")["share"].to_list() == [0.0]
     assert balance.table().filter(pl.col("mean_length").is_not_null()).height == 0
+
+
+def test_the_ids_beside_token_shards_are_no_texts(tmp_path: Path) -> None:
+    """As `tokenize` leaves them: <lang>_00000.{bin,idx,ids.parquet}."""
+    folder = tmp_path / "tokens" / "train"
+    folder.mkdir(parents=True)
+    with TokenShardWriter(str(folder / "sw_00000"), np.dtype(np.uint16)) as writer:
+        writer.add_documents(np.arange(7, dtype=np.uint16), np.array([3, 4], dtype=np.int32))
+    pq.write_table(pa.table({"id": ["sw/a/0", "sw/a/1"], "tokens": [3, 4]}), folder / "sw_00000.ids.parquet")
+    measured = measure(tmp_path / "tokens")
+    assert measured.text_stages == ()
+    assert measured.splits.select("lang", "documents", "tokens").rows() == [("sw", 2, 7)]

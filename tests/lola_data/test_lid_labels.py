@@ -11,7 +11,9 @@ from lola_data.languages import LANGUAGES
 from lola_data.lid_labels import CONFUSABLE_GROUPS, PREFIX, confusable, confusable_with, culturax_code
 from lola_data.lid_models import model_path
 
-LID176 = frozenset(label.removeprefix(PREFIX) for label in fasttext.load_model(str(model_path("lid.176.ftz"))).labels)
+LID176 = frozenset(
+    str(label).removeprefix(PREFIX) for label in fasttext.load_model(str(model_path("lid.176.ftz"))).labels
+)
 
 
 def test_lid176_labels_are_culturax_codes_as_they_are() -> None:

@@ -109,3 +109,45 @@ def test_documents_in_their_own_folder_stay() -> None:
         documents += len(texts)
     assert documents > 1500
     assert gone <= 0.03 * documents
+
+
+TRAPS = {
+    # Article 1 of the Universal Declaration of Human Rights, by CulturaX folder.
+    "als": "Àlli Mensche kùmme mìt de gliche Wìrde ùn Rachte ùff d’Walt. Sie hàn àlli Vernùnft ùn Gewìsse ùn selle mìt "
+    "Brìederlichkeit de àndere gejjenìwwer hàndle.",
+    "sq": "Të gjithë njerëzit lindin të lirë dhe të barabartë në dinjitet dhe në të drejta. Ata kanë arsye dhe "
+    "ndërgjegje dhe duhet të sillen ndaj njëri tjetrit me frymë vëllazërimi.",
+    "no": "Alle mennesker er født frie og med samme menneskeverd og menneskerettigheter. De er utstyrt med fornuft og "
+    "samvittighet og bør handle mot hverandre i brorskapets ånd.",
+    "ku": "Hemû mirov azad û di weqar û mafan de wekhev tên dinyayê. Ew xwedî hiş û şuûr in û divê li hember hev bi "
+    "zihniyeteke bratiyê bilivin.",
+    "yi": "יעדער מענטש װערט געבױרן פֿרײַ און גלײַך אין כּבֿוד און רעכט. יעדער װערט באַשאָנקן מיט פֿאַרשטאַנד און געװיסן;",
+    "mn": "Хүн бүр төрж мэндлэхэд эрх чөлөөтэй, адилхан нэр төртэй, ижил эрхтэй байдаг.",
+}
+
+RARE_KIN = {
+    "bh": "सबहि लोकानि आजादे जम्मेला आओर ओखिनियो के बराबर सम्मान आओर अधिकार प्राप्त हवे। ओखिनियो के पास समझ-बूझ आओर "
+    "अंत:करण के आवाज होखता आओर हुनको के दोसरा के साथ भाईचारा के बेवहार करे के होखला।",
+    "bs": "Sva ljudska bića rađaju se slobodna i jednaka u dostojanstvu i pravima. Ona su obdarena razumom i sviješću "
+    "i treba da jedno prema drugome postupaju u duhu bratstva.",
+    "ms": "Semua manusia dilahirkan bebas dan samarata dari segi kemuliaan dan hak-hak. Mereka mempunyai pemikiran dan "
+    "perasaan hati dan hendaklah bertindak di antara satu sama lain dengan semangat persaudaraan.",
+    "wuu": "人人生而自由，拉尊严脱仔权利上一律平等。伊拉有理性脱仔良心，并应以兄弟关系个精神相对待。",
+}
+
+
+@pytest.mark.parametrize("code", TRAPS)
+def test_codes_that_mean_another_language_elsewhere(code: str) -> None:
+    """Alemannic is ``als`` and Tosk Albanian ``sq``, whatever ISO 639-3 and the file names of the UDHR say."""
+    assert Identifier().identify(pa.array([TRAPS[code]]))[0].to_pylist() == [code]
+
+
+@pytest.mark.parametrize("code", RARE_KIN)
+def test_rare_kin_of_a_big_language_is_not_thrown_away(code: str) -> None:
+    """The model takes each of these for its big relative; only where that is not accepted can they go."""
+    lang, score = Identifier().identify(pa.array([RARE_KIN[code]]))
+    assert lang.to_pylist() != [code]
+    assert reasons(code, [RARE_KIN[code]]) == [None]
+    strict = IdentifySection(accept_confusable=False, mismatch_score=0.4)
+    assert judge(code, lang, score, strict, languages=LANGUAGES).reason.to_pylist() == [WRONG_LANGUAGE]
+    assert reasons("de", [RARE_KIN["bh"]]) == [WRONG_LANGUAGE]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,6 +15,8 @@ from lola_data.recipe import parse_recipe
 from pipelines.download import build
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipelines.stage import Stage
 
 

@@ -221,6 +221,7 @@ class TestSample:
             path.relative_to(root).as_posix() for lang in ("de", "en") for path in (root / lang).glob("*.parquet")
         }
         assert set(read_tree(tmp_path / "w" / "raw")) == expected
+        assert not any((root / path).samefile(tmp_path / "w" / "raw" / path) for path in expected)
         assert str(root) not in json.dumps(manifest_of(stage))
 
 

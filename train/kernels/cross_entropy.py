@@ -30,8 +30,8 @@ def linear_cross_entropy(
         ignore: see there.
 
     Returns:
-        The mean, a scalar with gradient (0 if nothing is scored), and float[T] without one, 0 where not scored. Both are
-        float32, or float64 for float64 inputs.
+        The mean, a scalar with gradient (0 if nothing is scored), and float[T] without one, 0 where not scored. Both
+        are float32, or float64 for float64 inputs.
     """
     kind = hidden_TD.device.type
     if torch.is_autocast_enabled(kind):
