@@ -84,11 +84,24 @@ class EntryPointGroup(click.Group):
                 formatter.write_dl(extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; a LolaError becomes one message and an exit code, without a traceback."""
+        """Run a command; a LolaError becomes one message and an exit code, without a traceback.
+
+        So do a full disk and missing rights, wherever they are met: in what a library writes, for example.
+        """
         try:
             return super().invoke(ctx)
         except LolaError as error:
             raise _Reported(error) from error
+        except OSError as error:
+            from lola_data.storage import DISK_ERRORS, disk_error
+
+            place = error.filename or "a file"
+            if error.errno in DISK_ERRORS:
+                raise _Reported(LolaError(str(disk_error(place, error)))) from error
+            if isinstance(error, PermissionError):
+                message = f"{place}: {error.strerror}; check the rights of the file and of its folder"
+                raise _Reported(LolaError(message)) from error
+            raise
 
 
 @click.group(

@@ -6,6 +6,7 @@ from typing import Any
 
 from lola_data.errors import RecipeError
 from lola_data.recipe import Recipe, render_recipe
+from lola_data.train_config import PRESETS
 
 TITLES = {
     "demo": "The embedded corpus, start to end, in a few minutes on two cores.",
@@ -19,9 +20,12 @@ VALUES: dict[str, dict[str, Any]] = {
         "workdir": "work/demo",
         "download": {"source": "sample"},
         "identify": {"policy": "drop"},
-        "sample": {"method": "temperature", "alpha": 0.5, "max_epochs": 4.0},
-        "tokenizer": {"vocab_size": 8192, "train_bytes": 12_000_000, "alpha": 0.5},
+        "sample": {"method": "temperature", "alpha": 0.7, "max_epochs": 4.0},
+        # A small vocabulary: on two cores most of a step is the product with the embedding table. Rare characters
+        # are spelled in bytes.
+        "tokenizer": {"vocab_size": 2560, "train_bytes": 12_000_000, "alpha": 0.5, "character_coverage": 0.98},
         "tokenize": {"valid_share": 0.05},
+        "train": PRESETS["demo"],
         "balance": {"min_documents": 20},
     },
     "balanced": {
@@ -29,6 +33,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "download": {"source": "hub"},
         "sample": {"method": "temperature", "unit": "bytes", "alpha": 0.3, "max_epochs": 4.0},
         "tokenizer": {"vocab_size": 128_000, "train_bytes": 4_000_000_000, "memory_limit_mb": 64_000},
+        "train": PRESETS["small"],
         "executor": {"tasks": 64, "workers": 16},
     },
     "lola-v1": {
@@ -38,6 +43,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "sample": {"method": "lola-v1", "unit": "documents"},
         "tokenizer": {"vocab_size": 100_000, "train_bytes": 4_000_000_000, "memory_limit_mb": 64_000},
         "tokenize": {"valid_share": 0.02},
+        "train": PRESETS["lola-1b"],
         "executor": {"tasks": 64, "workers": 16},
     },
 }

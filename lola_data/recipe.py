@@ -161,6 +161,8 @@ def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[_Path, int]]:
         raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     except ValueError as error:
         raise RecipeError(f"{name}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{name}: nested without end; write every value out, without aliases") from None
     finally:
         loader.dispose()
     return values, lines

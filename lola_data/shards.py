@@ -183,7 +183,8 @@ def read_batches(
             except (pa.ArrowException, OSError) as error:
                 raise ShardError(
                     f"{path}: row group {index} ({_span(group)}) cannot be read: {str(error).splitlines()[0]}. The "
-                    f"file is damaged: fetch the shard again"
+                    f"file is damaged: delete it and bring a sound one; a copy below a work folder is made again by "
+                    f"the same command once the source is sound"
                 ) from error
 
 

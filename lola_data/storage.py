@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 TEMPORARY_SUFFIX = ".tmp"
 
-_DISK_ERRORS = {
+DISK_ERRORS = {
     errno.ENOSPC: "no space left on the device",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would be larger than allowed here",
 }
+"""Errors of a disk that takes no more, and what they mean."""
 
 
 def is_remote(path: str) -> bool:
@@ -127,16 +128,17 @@ def atomic_output(path: str) -> Iterator[IO[bytes]]:
         temporary.chmod(0o644)
         temporary.replace(target)
     except OSError as error:
-        raise _disk_error(target, error) from error
+        raise disk_error(target, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
-def _disk_error(target: Path, error: OSError) -> Exception:
-    if error.errno in _DISK_ERRORS:
+def disk_error(target: Path | str, error: OSError) -> Exception:
+    """What to tell of an error in writing ``target``: a ShardError if the user can mend it, else ``error`` itself."""
+    if error.errno in DISK_ERRORS:
         return ShardError(
-            f"{target}: cannot be written: {_DISK_ERRORS[error.errno]}. Free some space and run the same command "
+            f"{target}: cannot be written: {DISK_ERRORS[error.errno]}. Free some space and run the same command "
             f"again: what is complete is kept and not done twice"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -175,8 +176,7 @@ class TokenShardWriter:
         stream, self._stream = self._stream, None
         assert stream is not None
         if kind is not None:
-            stream.close()
-            self._discard()
+            self._discard(stream)
             return
         try:
             _sync_and_close(stream)
@@ -191,12 +191,14 @@ class TokenShardWriter:
             self._idx_tmp.replace(idx_path(self.prefix))
             _sync_folder(self.prefix.parent)
         except OSError as failure:
-            stream.close()
-            self._discard()
+            self._discard(stream)
             raise _cannot_write(bin_path(self.prefix), failure) from failure
         self.digests = {"bin": self._sha.hexdigest(), "idx": hashlib.sha256(index).hexdigest()}
 
-    def _discard(self) -> None:
+    def _discard(self, stream: BinaryIO) -> None:
+        # Closing writes what is still in the buffer, and a full disk has no room for it.
+        with suppress(OSError):
+            stream.close()
         self._bin_tmp.unlink(missing_ok=True)
         self._idx_tmp.unlink(missing_ok=True)
 

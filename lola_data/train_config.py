@@ -55,8 +55,9 @@ class ModelConfig:
     balance_loss: float = _option(0.01, "Coefficient of the balance loss, summed over MoE blocks.", ge=0.0)
     balance_over: Literal["step", "micro_batch"] = _option(
         "step",
-        "Whose expert load the balance loss uses. `step`: the whole previous step's, so that the gradient does not "
-        "depend on how a batch is split; `micro_batch`: the micro-batch's own, as DeepSpeed and LOLA do.",
+        "Whose expert load the balance loss uses. `step`: that of the whole batch, so that the gradient does not depend "
+        "on how it is split; with more than one micro-batch that takes a forward pass more. `micro_batch`: each one's "
+        "own, as DeepSpeed and LOLA do.",
     )
     z_loss: float = _option(
         0.0, "Coefficient of the router z-loss, mean of logsumexp(logits)^2 (arXiv 2202.08906).", ge=0
@@ -284,9 +285,19 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
 
 
 PRESETS: dict[str, TrainConfig] = {
-    "demo": TrainConfig(),
+    "demo": TrainConfig(
+        model=ModelConfig(layers=2, d_model=96, heads=4, seq_len=128, init_std=0.04),
+        tokens=1_000_000,
+        batch_size=8,
+        learning_rate=1e-2,
+        min_learning_rate=1e-3,
+        log_every=50,
+        eval_every=400,
+        eval_tokens=1024,
+        checkpoint_every=200,
+    ),
     "small": TrainConfig(
-        model=ModelConfig(layers=12, d_model=512, heads=8, seq_len=1024),
+        model=ModelConfig(layers=12, d_model=512, heads=8, seq_len=1024, balance_over="micro_batch"),
         tokens=1_000_000_000,
         batch_size=256,
         micro_batch=32,
@@ -298,7 +309,9 @@ PRESETS: dict[str, TrainConfig] = {
         checkpoint_every=500,
     ),
     "lola-1b": TrainConfig(
-        model=ModelConfig(layers=24, d_model=2048, heads=16, seq_len=2048, dropout=0.1, init_std=0.01),
+        model=ModelConfig(
+            layers=24, d_model=2048, heads=16, seq_len=2048, dropout=0.1, init_std=0.01, balance_over="micro_batch"
+        ),
         tokens=465_567_744_000,
         batch_size=768,
         micro_batch=8,
@@ -313,5 +326,5 @@ PRESETS: dict[str, TrainConfig] = {
     ),
 }
 """Named runs. ``demo``: minutes on two CPU cores. ``small``: an hour or so on one GPU. ``lola-1b``: shape, optimiser
-and length of LOLA (arXiv 2409.11272); set ``model.capacity_factor=1.0``, ``model.reset_at_eod=false`` and
-``model.balance_over=micro_batch`` to follow it also where the defaults here differ."""
+and length of LOLA (arXiv 2409.11272); set ``model.capacity_factor=1.0`` and ``model.reset_at_eod=false`` to
+follow it also where this project does better by default."""

@@ -46,13 +46,15 @@ def select(only: list[str], start: str | None) -> list[str]:
     """The stages to run, in order.
 
     Raises:
-        RecipeError: a name that is no stage.
+        RecipeError: a name that is no stage, or no stage left.
     """
     for name in [*only, *([start] if start else [])]:
         if name not in STAGES:
             raise RecipeError(f"no stage `{name}`; the stages are {', '.join(STAGES)}")
-    chosen = [name for name in STAGES if not only or name in only]
-    return chosen[chosen.index(start) :] if start in chosen else [name for name in chosen if start is None]
+    chosen = [name for name in STAGES[STAGES.index(start) if start else 0 :] if not only or name in only]
+    if not chosen:
+        raise RecipeError(f"nothing to run: `--only {' '.join(only)}` names no stage from `--from {start}` on")
+    return chosen
 
 
 def run_corpus(
@@ -71,13 +73,11 @@ def run_corpus(
     """
     layout = Layout(recipe.workdir)
     names = select(only or [], start)
+    deleted = STAGES[min(STAGES.index(name) for name in select(redo, None)) :] if redo else ()
     manifests: dict[str, dict[str, Any]] = {}
     with workdir_lock(layout):
-        if redo:
-            select(redo, None)
-            first = min(STAGES.index(name) for name in redo)
-            for name in STAGES[first:]:
-                redo_stage(build_stage(name, recipe, layout))
+        for name in deleted:
+            redo_stage(build_stage(name, recipe, layout))
         for name in names:
             manifests[name] = run_stage(build_stage(name, recipe, layout), recipe.executor)
     return manifests

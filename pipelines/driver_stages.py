@@ -54,6 +54,9 @@ def train(recipe: Recipe, layout: Layout) -> DriverStage:
     config = recipe.train
 
     def action() -> dict[str, Any]:
+        from train.threads import let_threads_sleep
+
+        let_threads_sleep()
         from train.loop import train as run_training
         from train.progress import console_progress
 

@@ -7,8 +7,10 @@ datatrove's local pool loses the siblings of a task that raises and waits for ev
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,9 @@ import multiprocess.context
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
+
+from lola_data import storage
+from lola_data.errors import LolaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +42,24 @@ def _leave_with_parent(parent: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class _TaskLog:
+    """A log that goes without the lines a full disk has no room for: the records and the driver tell the failure."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def write(self, message: str) -> None:
+        """Append a line."""
+        with suppress(OSError):
+            self._handle.write(message)
+            self._handle.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            self._handle.close()
+
+
 def _log_to_files_only() -> None:
     """Make datatrove's task logger write to its file and not to the console: the engine reports progress itself."""
     import datatrove.executor.base as base
@@ -44,9 +67,9 @@ def _log_to_files_only() -> None:
 
     def add_file_logger(logging_dir: Any, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
         logger.remove()
-        handle = logging_dir.open(f"logs/task_{rank:05d}.log", "w")
+        handle = _TaskLog(logging_dir.open(f"logs/task_{rank:05d}.log", "w"))
         line = "{time:YYYY-MM-DD HH:mm:ss} | {level: <8} | {message}"
-        # Without `diagnose`, since it writes the values of variables into tracebacks: a token of the hub may be among them.
+        # `diagnose` would write the values of variables into tracebacks, and a token of the hub may be among them.
         logger.add(handle, colorize=False, level="DEBUG", format=line, diagnose=False)
         return handle
 
@@ -58,7 +81,21 @@ def _log_to_files_only() -> None:
 def _run_rank(executor: LocalExecutor, rank: int, parent: Any) -> None:
     _leave_with_parent(parent)
     _log_to_files_only()
-    executor._run_for_rank(rank, local_rank=rank)
+    try:
+        executor._run_for_rank(rank, local_rank=rank)
+    except (LolaError, OSError) as error:
+        parent.send(_stopped(executor, error))
+        sys.exit(1)
+
+
+def _stopped(executor: LocalExecutor, error: Exception) -> str:
+    """Why a rank could not go on: records, logs or statistics that cannot be written. Any other error is raised."""
+    if isinstance(error, OSError):
+        told = storage.disk_error(str(executor.logging_dir.path), error)
+        if not isinstance(told, LolaError):
+            raise error
+        error = told
+    return f"stopped: {error}"
 
 
 class LocalExecutor(LocalPipelineExecutor):
@@ -85,7 +122,7 @@ class LocalExecutor(LocalPipelineExecutor):
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     rank = waiting.pop(0)
-                    child_end, driver_end = context.Pipe(duplex=False)
+                    child_end, driver_end = context.Pipe()
                     process = context.Process(target=_run_rank, args=(self, rank, child_end), name=f"rank-{rank}")
                     process.start()
                     child_end.close()
@@ -93,9 +130,9 @@ class LocalExecutor(LocalPipelineExecutor):
                 for sentinel in wait(list(running), timeout=POLL_SECONDS):
                     rank, process, driver_end = running.pop(sentinel)
                     process.join()
-                    driver_end.close()
                     if process.exitcode:
-                        self.lost[rank] = _ended(process.exitcode)
+                        self.lost[rank] = _last_word(driver_end) or _ended(process.exitcode)
+                    driver_end.close()
                 if on_poll:
                     on_poll()
         finally:
@@ -114,8 +151,17 @@ class LocalExecutor(LocalPipelineExecutor):
         _log_to_files_only()
         try:
             self._run_for_rank(0, local_rank=0)
+        except (LolaError, OSError) as error:
+            self.lost[0] = _stopped(self, error)
         finally:
             base.add_task_logger, logging.setup_default_logger = kept
+
+
+def _last_word(driver_end: Any) -> str | None:
+    """What a rank that has ended said, if it could."""
+    with suppress(EOFError, OSError):
+        return driver_end.recv() if driver_end.poll() else None
+    return None
 
 
 def _ended(exitcode: int) -> str:

@@ -187,6 +187,26 @@ def _readable(column: pa.Array) -> pa.Array:
     return pc.if_else(pa.array(~bad), column, pa.scalar(None, pa.string())) if bad.any() else column
 
 
+class IdentifyStage(Stage):
+    """The stage, which goes on after a check that failed a shard has been loosened."""
+
+    def same_units(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """A shard that passed checks which fail it passes looser ones with the same rows."""
+        checks = old["settings"]["checks"], new["settings"]["checks"]
+        settings = {**new["settings"], "checks": checks[0]}
+        return only_loosened(*checks) and super().same_units(old, {**new, "settings": settings})
+
+
+def only_loosened(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a shard that went through with the ``checks`` ``old`` comes out the same with ``new``."""
+    limits = old["max_document_bytes"], new["max_document_bytes"]
+    if old["oversized"] == "error":
+        sizes = limits[1] >= limits[0]
+    else:
+        sizes = limits[1] == limits[0] and old["oversized"] == new["oversized"]
+    return sizes and all(old[name] in ("error", new[name]) for name in ("invalid_utf8", "nul"))
+
+
 def build(recipe: Recipe, layout: Layout) -> Stage:
     """The stage as the recipe sets it up."""
     step = IdentifyStep(
@@ -205,7 +225,7 @@ def build(recipe: Recipe, layout: Layout) -> Stage:
         "languages": recipe.languages,
         "unit_mb": recipe.unit_mb,
     }
-    return Stage(STAGE, layout, [step], settings, ["download"])
+    return IdentifyStage(STAGE, layout, [step], settings, ["download"])
 
 
 def _model_digest(model: str) -> str:

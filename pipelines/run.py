@@ -12,13 +12,15 @@ from lola_data.errors import StageError
 from lola_data.layout import TREES, Layout
 from pipelines.executors import run_phase
 from pipelines.progress import human_bytes, human_seconds, phase_bar, say
+from pipelines.stage import Stage
 from pipelines.state import StageState, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from lola_data.sections import ExecutorSection
-    from pipelines.stage import ShardStep, Stage
+    from pipelines.stage import ShardStep, Work
 
 FORMAT = 1
 """Raised when a stage's output changes for the same recipe, so that old trees are not mixed with new ones."""
@@ -82,12 +84,13 @@ def run_stage(stage: Stage | DriverStage, executor: ExecutorSection) -> dict[str
     """
     state = StageState(stage.layout, stage.name)
     fingerprint = fingerprint_of(stage)
-    state.begin(fingerprint)
+    state.begin(fingerprint, same_units=stage.same_units if isinstance(stage, Stage) else None)
     started = time.monotonic()
     if isinstance(stage, DriverStage):
         if state.complete() and storage.exists(stage.layout.manifest(stage.name)):
             say(f"{stage.name}: up to date")
             return storage.read_json(stage.layout.manifest(stage.name))
+        _check_inputs(stage)
         say(f"{stage.name}: started")
         manifest = {"format": FORMAT, "stage": stage.name, "fingerprint": fingerprint, **stage.action()}
         storage.write_json(stage.layout.manifest(stage.name), manifest)
@@ -96,6 +99,7 @@ def run_stage(stage: Stage | DriverStage, executor: ExecutorSection) -> dict[str
         if _up_to_date(stage, state):
             say(f"{stage.name}: up to date")
             return storage.read_json(stage.layout.manifest(stage.name))
+        _check_inputs(stage)
         for phase in stage.phases:
             _forget_lost_output(stage, phase.phase)
         for root in stage.output_roots():
@@ -109,6 +113,34 @@ def run_stage(stage: Stage | DriverStage, executor: ExecutorSection) -> dict[str
     storage.write_json(stage.layout.logs(stage.name, "timing.json"), {"seconds": round(seconds, 2)})
     say(f"{stage.name}: done in {human_seconds(seconds)}")
     return manifest
+
+
+def _check_inputs(stage: Stage | DriverStage) -> None:
+    """Raise StageError unless every file that the manifests of the inputs name is there, whole.
+
+    A driver stage says itself what it makes of a tree that is not there at all.
+    """
+    if storage.is_remote(stage.layout.workdir):
+        return
+    for name in stage.inputs:
+        tree = storage.local_path(stage.layout.tree(name))
+        if name in stage.layout.trees or (isinstance(stage, DriverStage) and not tree.exists()):
+            continue
+        for path, size in _files_of(stage.layout, name):
+            if not path.exists() or path.stat().st_size != size:
+                raise StageError(
+                    f"{stage.name}: {path} {'is not what' if path.exists() else 'is gone that'} the stage `{name}` "
+                    f"made. Run the whole recipe, or that stage: it makes again what is missing, and nothing else"
+                )
+
+
+def _files_of(layout: Layout, name: str) -> list[tuple[Path, int]]:
+    manifest = storage.local_path(layout.manifest(name))
+    if not manifest.exists():
+        return [(manifest, 0)]
+    files = [file for file in storage.read_json(str(manifest)).get("files", []) if isinstance(file, dict)]
+    root = storage.local_path(layout.workdir)
+    return [(root / file["path"], file["bytes"]) for file in files if file["path"].startswith(f"{TREES[name]}/")]
 
 
 def _up_to_date(stage: Stage, state: StageState) -> bool:
@@ -142,7 +174,7 @@ def _run_phase(stage: Stage, step: ShardStep, executor: ExecutorSection) -> None
     works = step.plan()
     plan = [work.to_json() for work in works]
     recorded = state.plan(step.phase)
-    if recorded is not None and recorded != plan:
+    if recorded is not None and recorded != plan and not _only_mended(step, recorded, works):
         raise StageError(
             f"{stage.name}: the shards it reads have changed since it was begun ({len(recorded)} units of work then, "
             f"{len(plan)} now). Run with `--redo {stage.name}`"
@@ -175,6 +207,13 @@ def _run_phase(stage: Stage, step: ShardStep, executor: ExecutorSection) -> None
             on_poll=update,
         )
     _raise_failures(stage, step, lost, expected=set(sizes))
+
+
+def _only_mended(step: ShardStep, recorded: list[dict[str, Any]], works: Sequence[Work]) -> bool:
+    """Whether all that is finished is planned as it was; what is not may have been mended since."""
+    done = step.state.done_keys(step.phase)
+    before = {work.key: work.to_json() for work in map(step.work_from_json, recorded) if work.key in done}
+    return before == {work.key: work.to_json() for work in works if work.key in done}
 
 
 def _raise_failures(stage: Stage, step: ShardStep, lost: dict[int, str], *, expected: set[str]) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -20,7 +20,9 @@ from lola_data.errors import StageError
 from lola_data.manifest import UnitReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from io import FileIO
+    from pathlib import Path
 
     from lola_data.layout import Layout
 
@@ -60,8 +62,15 @@ class StageState:
         path = self._path("fingerprint.json")
         return storage.read_json(path) if storage.exists(path) else None
 
-    def begin(self, fingerprint: dict[str, Any]) -> None:
+    def begin(
+        self, fingerprint: dict[str, Any], *, same_units: Callable[[dict[str, Any], dict[str, Any]], bool] | None = None
+    ) -> None:
         """Start or resume with this fingerprint.
+
+        Args:
+            fingerprint: what decides the stage's output.
+            same_units: whether units finished under the recorded fingerprint are what this one would make of them; a
+                stage that is not complete then goes on under this one.
 
         Raises:
             StageError: it was begun with another one; the first fields that changed are named.
@@ -71,7 +80,9 @@ class StageState:
             storage.write_json(self._path("fingerprint.json"), fingerprint)
             return
         changed = differences(recorded, fingerprint)
-        if changed:
+        if changed and same_units and not self.complete() and same_units(recorded, fingerprint):
+            storage.write_json(self._path("fingerprint.json"), fingerprint)
+        elif changed:
             shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
             raise StageError(
                 f"{self.stage}: {self.layout.tree(self.stage)} was made with another recipe or input ({shown}). "
@@ -157,25 +168,33 @@ def workdir_lock(layout: Layout) -> Iterator[None]:
 
     Raises:
         StageError: another process holds it; host and process id are named.
+        ShardError: the work folder cannot be made or written to.
     """
     if storage.is_remote(layout.workdir):
         yield
         return
-    path = storage.local_path(layout.workdir) / "state" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
+    with _open_lock(storage.local_path(layout.workdir) / "state" / "lock") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             handle.seek(0)
-            holder = handle.read().strip() or "another process"
+            holder = handle.read().decode(errors="replace").strip() or "another process"
             raise StageError(
                 f"{layout.workdir}: in use by {holder}. Wait for it, stop it, or set another `workdir`"
             ) from error
         handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-        handle.flush()
+        # The lock holds without its holder's name, for which a full disk has no room.
+        with suppress(OSError):
+            handle.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         try:
             yield
         finally:
             handle.truncate(0)
+
+
+def _open_lock(path: Path) -> FileIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab+", buffering=0)
+    except OSError as error:
+        raise storage.disk_error(path, error) from error

@@ -1,6 +1,6 @@
 """Checkpoints: the state of a run in, a folder that is whole or not there out, and back.
 
-``checkpoints/step_00000100/`` holds ``state.pt`` (tensors: model, optimiser, expert load of the last step) and
+``checkpoints/step_00000100/`` holds ``state.pt`` (tensors: model and optimiser) and
 ``checkpoint.json`` (step, tokens, settings, shard digests, size and SHA-256 of ``state.pt``). It is written under a
 temporary name, synced and renamed, so a kill at any byte leaves the one before as it was; a copy that lost bytes on the
 way is told by its digest. No random state is kept: all randomness of a step is a function of (seed, step).

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from train.model import IGNORE
+from train.token_tree import check_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,6 +94,7 @@ def make_held_out(
         held = _first_tokens(shards, max_tokens)
         if not held.size:
             continue
+        check_ids(held, vocab_size, f"held-out tokens of {language}")
         rows = -(-held.size // seq_len)
         padded = np.full(rows * seq_len + 1, eod_id, np.int32)
         padded[1 : held.size + 1] = held
@@ -145,7 +147,9 @@ def token_counts(shards: Sequence[TokenShard], vocab_size: int) -> NDArray[np.in
     left = _COUNTED_TOKENS
     for shard in shards:
         for first in range(0, min(shard.num_tokens, left), 2**22):
-            counts += np.bincount(shard.tokens[first : min(first + 2**22, left)], minlength=vocab_size)
+            tokens = shard.tokens[first : min(first + 2**22, left)]
+            check_ids(tokens, vocab_size, shard.prefix)
+            counts += np.bincount(tokens, minlength=vocab_size)
         left -= min(left, shard.num_tokens)
     return counts
 

@@ -31,7 +31,7 @@ from train.progress import Progress, Silent
 from train.run_dir import StopSignal, sole_writer, write_json
 from train.step import StepResult, train_step
 from train.text import load_tokenizer, token_bytes
-from train.token_tree import TokenTree, open_token_tree
+from train.token_tree import TokenTree, check_ids, open_token_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,8 +133,6 @@ class _Run:
         self.model.to(device).train()
         self.optimizer = make_optimizer(self.model, config)
         self.autocast = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
-        layers, experts = len(config.model.moe_layers), config.model.experts
-        self.load_LE = torch.full((layers, experts), 1 / experts, device=device)
         self.step = 0
         self.held_out = self._make_held_out()
 
@@ -148,7 +146,6 @@ class _Run:
             check_identity(found.identity, self.identity, found.path)
             self.model.load_state_dict(found.state["model"])
             self.optimizer.load_state_dict(found.state["optimizer"])
-            self.load_LE = found.state["load"]
             self.step = found.step
         elif has_checkpoints(folder):
             self.progress.note(f"{folder}: no checkpoint is whole; beginning anew")
@@ -167,12 +164,12 @@ class _Run:
                 self._record_held_out(log)
             clock, clock_step = time.perf_counter(), self.step
             while self.step < last and not stop.name:
-                tokens = torch.from_numpy(self.loader.batch(self.step).tokens).to(self.device)
+                batch = self.loader.batch(self.step).tokens
+                check_ids(batch, self.model.vocab_size, f"step {self.step + 1}")
+                tokens = torch.from_numpy(batch).to(self.device)
                 result = train_step(
-                    self.model, self.optimizer, tokens, config, step=self.step, load_LE=self.load_LE,
-                    autocast=self.autocast,
+                    self.model, self.optimizer, tokens, config, step=self.step, autocast=self.autocast
                 )  # fmt: skip
-                self.load_LE = result.load_LE
                 self.step += 1
                 self.progress.step(self.step)
                 if self.step % config.log_every == 0 or self.step == config.steps:
@@ -297,9 +294,7 @@ class _Run:
         save_checkpoint(
             self.run_dir / "checkpoints", step=self.step, tokens=self.step * self.config.step_tokens,
             identity=self.identity, keep=self.config.keep_checkpoints,
-            state={
-                "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "load": self.load_LE,
-            },
+            state={"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()},
         )  # fmt: skip
 
 

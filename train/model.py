@@ -140,6 +140,16 @@ class Decoder(nn.Module):
             targets_BS: int64[B, S]; -100 is not scored.
             load_LE: float[L, E], share of choices by MoE layer and expert for the balance loss; None: these tokens'.
         """
+        hidden_BSD, routing = self.trunk(tokens_BS, load_LE)
+        if targets_BS is None:
+            return DecoderOutput(None, None, F.linear(hidden_BSD, self.tokens.weight), routing)
+        loss, nll_T = linear_cross_entropy(
+            hidden_BSD.flatten(0, 1), self.tokens.weight, targets_BS.flatten(), ignore=IGNORE
+        )
+        return DecoderOutput(loss, nll_T.view_as(targets_BS), None, routing)
+
+    def trunk(self, tokens_BS: Tensor, load_LE: Tensor | None = None) -> tuple[Tensor, list[RouterStats]]:
+        """All but the output layer: normed hidden states float[B, S, D], and the routing. Arguments as ``forward``."""
         positions, mask = self.document_layout(tokens_BS)
         x_BSD = self.dropout(self.tokens(tokens_BS) + self.positions(positions))
         routing: list[RouterStats] = []
@@ -148,13 +158,7 @@ class Decoder(nn.Module):
             x_BSD, stats = block(x_BSD, mask, load_E)
             if stats is not None:
                 routing.append(stats)
-        hidden_BSD = self.norm(x_BSD)
-        if targets_BS is None:
-            return DecoderOutput(None, None, F.linear(hidden_BSD, self.tokens.weight), routing)
-        loss, nll_T = linear_cross_entropy(
-            hidden_BSD.flatten(0, 1), self.tokens.weight, targets_BS.flatten(), ignore=IGNORE
-        )
-        return DecoderOutput(loss, nll_T.view_as(targets_BS), None, routing)
+        return self.norm(x_BSD), routing
 
     def document_layout(self, tokens_BS: Tensor) -> tuple[Tensor, Tensor | None]:
         """Positions int64[B or 1, S] and attention mask bool[B, 1, S, S] (None: plain causal).

@@ -50,7 +50,6 @@ def train_step(
     config: TrainConfig,
     *,
     step: int,
-    load_LE: Tensor,
     autocast: bool,
 ) -> StepResult:
     """Do step number ``step`` (from 0).
@@ -64,25 +63,33 @@ def train_step(
         tokens: int64[batch_size, seq_len + 1], on the model's device.
         config: settings.
         step: number of the step; dropout and the learning rate are functions of it.
-        load_LE: the load of the step before (uniform before the first), for ``balance_over: step``.
         autocast: run the forward pass in bfloat16 where that is safe.
 
     Raises:
         TrainingError: loss or gradient is not finite; the weights are then as they were.
     """
-    torch.manual_seed(key_of("dropout", config.seed, step))
-    coefficients = config.model.balance_loss, config.model.z_loss
-    shared_load = load_LE if config.model.balance_over == "step" else None
-    rows = config.forward_rows
-    share = rows / config.batch_size
-    loss = torch.zeros((), device=tokens.device)
-    seen = [torch.zeros_like(load_LE) for _ in range(2)]  # counts and importance
-    extra = torch.zeros(2, device=tokens.device)  # dropped choices, z
-    for first in range(0, config.batch_size, rows):
-        part = tokens[first : first + rows]
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=autocast):
-            output = model(part[:, :-1], part[:, 1:], shared_load)
-        (_objective(output, *coefficients) * share).backward()
+    layers = len(config.model.moe_layers)
+    parts = tokens.split(config.forward_rows)
+    share = 1 / len(parts)
+    device = tokens.device
+    autocasting = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+    step_load_LE = None
+    if config.model.balance_over == "step" and config.model.balance_loss and layers and len(parts) > 1:
+        with torch.no_grad(), autocasting:
+            counts_LE = torch.zeros(layers, config.model.experts, dtype=torch.int64, device=device)
+            for number, part in enumerate(parts):
+                _seed_dropout(config, step, number)
+                counts_LE += torch.stack([stats.counts_E for stats in model.trunk(part[:, :-1])[1]])
+        step_load_LE = counts_LE / counts_LE.sum(1, keepdim=True)
+
+    loss = torch.zeros((), device=device)
+    seen = [torch.zeros(layers, config.model.experts, device=device) for _ in range(2)]  # counts and importance
+    extra = torch.zeros(2, device=device)  # dropped choices, z
+    for number, part in enumerate(parts):
+        _seed_dropout(config, step, number)
+        with autocasting:
+            output = model(part[:, :-1], part[:, 1:], step_load_LE)
+        (_objective(output, config.model.balance_loss, config.model.z_loss) * share).backward()
         loss += output.loss.detach() * share
         if output.routing:
             seen[0] += torch.stack([stats.counts_E for stats in output.routing])
@@ -107,7 +114,6 @@ def train_step(
 
     choices = tokens[:, 1:].numel() * config.model.top_k
     load = seen[0] / choices
-    layers = len(load)
     return StepResult(
         loss=loss.item(),
         balance=float((load * seen[1]).sum() * config.model.experts / layers) if layers else math.nan,
@@ -117,6 +123,11 @@ def train_step(
         lr=lr,
         grad_norm=norm.item(),
     )
+
+
+def _seed_dropout(config: TrainConfig, step: int, number: int) -> None:
+    """Dropout of a micro-batch is a function of (seed, step, number), so a second forward pass drops the same."""
+    torch.manual_seed(key_of("dropout", config.seed, step, number))
 
 
 def _objective(output: DecoderOutput, balance_loss: float, z_loss: float) -> Tensor:

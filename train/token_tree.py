@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lola_data.errors import ShardError, TrainingError
 from lola_data.tokens import TokenShard, shard_digests
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def open_token_tree(tokens_dir: str | Path, verify: Literal["sha256", "size"] = 
 
     Args:
         tokens_dir: folder with ``manifest.json``.
-        verify: ``sha256`` reads every shard and compares digests; ``size`` compares documents, tokens and file sizes.
+        verify: ``sha256`` reads every shard, compares digests and looks for ids beyond the vocabulary; ``size`` compares
+            documents, tokens and file sizes alone.
 
     Raises:
         TrainingError: no manifest, a key it lacks, or a shard that is missing, truncated or changed.
@@ -76,7 +81,7 @@ def open_token_tree(tokens_dir: str | Path, verify: Literal["sha256", "size"] = 
         splits: dict[str, dict[str, list[TokenShard]]] = {"train": {}, "valid": {}}
         digests: dict[str, str] = {}
         for entry in sorted(manifest["shards"], key=lambda entry: entry["path"]):
-            shard = _open_shard(root, entry, verify)
+            shard = _open_shard(root, entry, info.vocab_size, verify)
             splits[entry["split"]].setdefault(entry["lang"], []).append(shard)
             digests |= {f"{entry['path']}.{kind}": entry["sha256"][kind] for kind in ("bin", "idx")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -104,7 +109,20 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _open_shard(root: Path, entry: dict[str, Any], verify: str) -> TokenShard:
+def check_ids(tokens: NDArray[np.integer], vocab_size: int, source: object) -> None:
+    """Refuse token ids that the vocabulary does not have.
+
+    Raises:
+        TrainingError: naming ``source`` and the id.
+    """
+    if tokens.size and int(tokens.max()) >= vocab_size:
+        raise TrainingError(
+            f"{source}: token id {int(tokens.max())} is beyond the tokenizer's {vocab_size} pieces; "
+            "write the tokens again with the tokenizer of the manifest"
+        )
+
+
+def _open_shard(root: Path, entry: dict[str, Any], vocab_size: int, verify: str) -> TokenShard:
     prefix = root / entry["path"]
     try:
         shard = TokenShard(prefix)
@@ -122,4 +140,6 @@ def _open_shard(root: Path, entry: dict[str, Any], verify: str) -> TokenShard:
             raise TrainingError(
                 f"{prefix}.{kind}: SHA-256 is not the manifest's; the shard has changed: write the tokens again"
             )
+    if verify == "sha256":
+        check_ids(shard.tokens, vocab_size, f"{prefix}.bin")
     return shard
