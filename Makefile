@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# torch brings what it needs on this machine (nothing, or CUDA); all else is listed whole in constraints.txt, so that pip
+# has nothing to search for.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint setup clean
 
@@ -11,9 +14,9 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) (once; some minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps megatron-core
+	@$(PIP) --constraint constraints.txt torch
+	@$(PIP) --no-deps --requirement constraints.txt
+	@$(PIP) --no-deps --editable .
 	@touch $@
 
 demo: $(STAMP)

@@ -1,16 +1,17 @@
 """What a run will take before it is started: stages, units, tasks, bytes, time and disk.
 
-The sizes of the raw shards are read from the source; later stages are taken to get what the stages before them leave,
-by the shares below, unless their input is there already. Rates are text megabytes per second of one core.
+The text of local shards is counted from their footers, that of remote ones guessed from the sizes of their files. Each
+stage is taken to get what the one before it leaves, by the shares below, unless its input is there already.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.layout import Layout
-from lola_data.shards import plan_units
+from lola_data.shards import open_parquet, plan_units
 from pipelines.corpus import STAGES, build_stage, select
 from pipelines.progress import human_bytes, human_seconds
 from pipelines.state import StageState
@@ -19,117 +20,131 @@ from pipelines.status_table import align
 if TYPE_CHECKING:
     from lola_data.recipe import Recipe
 
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Cost of a stage on one core, measured with the demo recipe on a machine with 2 cores (AMD EPYC, no GPU)."""
+
+    text_mb_per_second: float
+    seconds_per_unit: float = 0.0
+    start_seconds: float = 1.0
+    phases: int = 1
+    disk_share: float = 0.0
+    """Bytes on disk per byte of text that comes in."""
+    left_share: float = 1.0
+    """Share of the text that goes on to the next stage."""
+
+
 RATES = {
-    "download": 200.0,
-    "identify": 2.0,
-    "dedup": 8.0,
-    "sample": 60.0,
-    "tokenizer": 1.0,
-    "tokenize": 6.0,
-    "balance": 20.0,
+    "download": Rate(200.0, 0.02, disk_share=0.55),
+    "identify": Rate(1.5, 0.03, 3.0, disk_share=0.6, left_share=0.98),
+    "dedup": Rate(8.0, 0.02, 2.0, phases=3, disk_share=0.6, left_share=0.95),
+    "sample": Rate(60.0, 0.015, 1.5, phases=3, disk_share=0.6),
+    "tokenizer": Rate(2.5),
+    "tokenize": Rate(6.0, 0.02, 3.0, disk_share=0.9),
+    "balance": Rate(10.0, 0.005, 4.0),
 }
-"""Text MB per second of one core, measured with the demo recipe on a machine with 2 cores (AMD EPYC)."""
-
-TRAIN_FLOPS = 4e9
-"""Floating-point operations per second of one core in training, measured with the demo model."""
-
+TRAIN_FLOPS = 1.1e10
+"""Floating-point operations per second of one core in training, measured with the demo's model."""
 TEXT_PER_FILE_BYTE = 1.7
-"""UTF-8 bytes of text per byte of a published Parquet shard: CulturaX is 27 TB of text in 16 TB of files."""
+"""Bytes of text per byte of a published shard: CulturaX is 27 TB of text in 16 TB of Parquet."""
 
-DISK_SHARE = {"download": 1 / 1.7, "identify": 0.6, "dedup": 0.55, "sample": 0.5, "tokenize": 0.55, "balance": 0.0}
-"""Bytes on disk per byte of text that comes into the stage."""
-
-LEFT_SHARE = {"identify": 0.95, "dedup": 0.9}
-"""Share of the text that a stage leaves."""
+_INPUT = {"identify": "download", "dedup": "identify", "sample": "dedup", "tokenize": "sample"}
 
 
 def estimate(recipe: Recipe, *, only: list[str] | None = None, start: str | None = None) -> dict[str, Any]:
-    """The plan of a run as JSON: one entry per stage, and totals.
+    """The plan of a run as JSON: an entry per stage with its units, tasks, text, seconds and bytes on disk, and totals.
 
     Raises:
         LolaError: the source cannot be listed, or a language is not there.
     """
     layout = Layout(recipe.workdir)
-    rows: list[dict[str, Any]] = []
     names = select(only or [], start)
-    text = _raw_text_bytes(recipe, layout)
+    units, text = _source_size(recipe, layout)
+    rows: list[dict[str, Any]] = []
     for name in STAGES:
-        units, known = _units(name, recipe, layout)
-        came = known if known is not None else text
+        known = _input_size(name, recipe, layout)
+        units, text = known or (units, text)
         if name in names:
-            rows.append(_row(name, recipe, layout, units, came))
-        text = came * LEFT_SHARE.get(name, 1.0) if name in ("download", "identify", "dedup") else text
+            rows.append(_row(name, recipe, layout, units, text))
+        text *= RATES[name].left_share if name in RATES else 1.0
         if name == "sample" and recipe.sample.total and recipe.sample.unit == "bytes":
             text = min(text, recipe.sample.total)
-    cores = recipe.executor.workers
     return {
         "workdir": recipe.workdir,
         "tasks": recipe.executor.tasks,
-        "workers": cores,
+        "workers": recipe.executor.workers,
         "stages": rows,
-        "seconds": sum(row["seconds"] for row in rows),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
         "disk_bytes": sum(row["disk_bytes"] for row in rows),
     }
 
 
-_INPUT = {"identify": "download", "dedup": "identify", "sample": "dedup", "tokenize": "sample"}
-
-
-def _raw_text_bytes(recipe: Recipe, layout: Layout) -> float:
+def _source_size(recipe: Recipe, layout: Layout) -> tuple[int, float]:
+    """Shards of the source and bytes of text in them."""
     stage: Any = build_stage("download", recipe, layout)
     works = stage.phases[0].plan()
-    return sum(work.bytes for work in works) * TEXT_PER_FILE_BYTE
-
-
-def _units(name: str, recipe: Recipe, layout: Layout) -> tuple[int | None, float | None]:
-    """Units and bytes of a stage whose input is there."""
-    if name == "download":
-        stage: Any = build_stage("download", recipe, layout)
-        works = stage.phases[0].plan()
+    if recipe.download.source in ("hub", "url"):
         return len(works), sum(work.bytes for work in works) * TEXT_PER_FILE_BYTE
+    from pipelines.download import open_source
+
+    root = open_source(recipe.download, layout).place
+    text = 0
+    for work in works:
+        with open_parquet(storage.join(root, work.path)) as file:
+            text += sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+    return len(works), float(text)
+
+
+def _input_size(name: str, recipe: Recipe, layout: Layout) -> tuple[int, float] | None:
+    """Units and bytes of a stage whose input is there."""
     source = _INPUT.get(name)
-    if source and StageState(layout, source).complete():
-        units = plan_units(layout.tree(source), languages=recipe.selected, unit_bytes=recipe.unit_bytes)
-        return len(units), float(sum(unit.bytes for unit in units))
-    return None, None
+    if source is None or not StageState(layout, source).complete():
+        return None
+    units = plan_units(layout.tree(source), languages=recipe.selected, unit_bytes=recipe.unit_bytes)
+    return len(units), float(sum(unit.bytes for unit in units))
 
 
-def _row(name: str, recipe: Recipe, layout: Layout, units: int | None, text: float) -> dict[str, Any]:
+def _row(name: str, recipe: Recipe, layout: Layout, units: int, text: float) -> dict[str, Any]:
     complete = StageState(layout, name).complete() and storage.exists(layout.manifest(name))
-    cores = recipe.executor.workers
-    if units is not None:
-        cores = min(cores, max(1, units))
+    sharded = name in ("download", *_INPUT)
+    cores = min(recipe.executor.workers, max(1, units)) if sharded else 1
     if name == "train":
-        config = recipe.train
-        active = 12 * config.model.layers * config.model.d_model**2
-        head = recipe.tokenizer.vocab_size * config.model.d_model
-        flops = 6.0 * (active + head) * config.tokens
-        seconds, disk, text = flops / (TRAIN_FLOPS * recipe.executor.workers), _checkpoint_bytes(recipe), 0.0
-    elif name == "tokenizer":
-        text = min(text, recipe.tokenizer.train_bytes)
-        seconds, disk = (
-            (0.0 if recipe.tokenizer.model else text / 1e6 / RATES[name]),
-            30.0 * recipe.tokenizer.vocab_size,
-        )
+        seconds, disk, text = _training_seconds(recipe), _checkpoint_bytes(recipe), 0.0
     else:
-        seconds, disk = text / 1e6 / RATES[name] / cores, text * DISK_SHARE[name]
+        rate = RATES[name]
+        if name == "tokenizer":
+            text = 0.0 if recipe.tokenizer.model else min(text, recipe.tokenizer.train_bytes)
+        work = text / 1e6 / rate.text_mb_per_second + units * rate.phases * rate.seconds_per_unit
+        seconds, disk = rate.phases * rate.start_seconds + work / cores, text * rate.disk_share
     return {
         "stage": name,
         "state": "complete" if complete else "to do",
-        "units": units,
-        "tasks": min(recipe.executor.tasks, units) if units is not None else None,
+        "units": units if sharded else 1,
+        "tasks": min(recipe.executor.tasks, units) if sharded else 1,
         "text_bytes": round(text),
         "seconds": 0.0 if complete else round(seconds, 1),
         "disk_bytes": 0 if complete else round(disk),
     }
 
 
+def _training_seconds(recipe: Recipe) -> float:
+    """6 operations per active parameter and token, on the cores of this recipe (a GPU is far faster)."""
+    model = recipe.train.model
+    active = model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.hidden)
+    active += model.vocab_rows(recipe.tokenizer.vocab_size) * model.d_model
+    return 6.0 * active * recipe.train.tokens / (TRAIN_FLOPS * recipe.executor.workers)
+
+
 def _checkpoint_bytes(recipe: Recipe) -> float:
-    config = recipe.train
-    experts = len(config.model.moe_layers) * (config.model.experts - 1) * 2 * config.model.d_model * config.model.hidden
-    dense = 12 * config.model.layers * config.model.d_model**2 + recipe.tokenizer.vocab_size * config.model.d_model
-    # fp32 weights and two moments, in each checkpoint that is kept.
-    return 12.0 * (experts + dense) * config.keep_checkpoints
+    """Weights and two moments in float32, in each checkpoint that is kept."""
+    model = recipe.train.model
+    feed_forward = 2 * model.d_model * model.hidden
+    moe_layers = len(model.moe_layers)
+    parameters = model.layers * 4 * model.d_model**2 + (model.layers - moe_layers) * feed_forward
+    parameters += moe_layers * model.experts * feed_forward
+    parameters += model.vocab_rows(recipe.tokenizer.vocab_size) * model.d_model
+    return 12.0 * parameters * recipe.train.keep_checkpoints
 
 
 def render(plan: dict[str, Any]) -> str:
@@ -140,12 +155,14 @@ def render(plan: dict[str, Any]) -> str:
             (
                 row["stage"],
                 row["state"],
-                "?" if row["units"] is None else str(row["units"]),
-                "?" if row["tasks"] is None else str(row["tasks"]),
+                str(row["units"]),
+                str(row["tasks"]),
                 human_bytes(row["text_bytes"]) if row["text_bytes"] else "",
-                "about " + human_seconds(row["seconds"]) if row["seconds"] else "",
+                human_seconds(row["seconds"]) if row["seconds"] else "",
                 human_bytes(row["disk_bytes"]) if row["disk_bytes"] else "",
             )
         )
-    total = f"about {human_seconds(plan['seconds'])} with {plan['workers']} workers, {human_bytes(plan['disk_bytes'])}"
+    total = (
+        f"about {human_seconds(plan['seconds'])} with {plan['workers']} workers and {human_bytes(plan['disk_bytes'])}"
+    )
     return "\n".join([*align(table, left=2), "", f"In all {total} below {plan['workdir']}. Nothing has been done yet."])
