@@ -48,7 +48,7 @@ class _Reported(click.ClickException):
 
     def __init__(self, error: LolaError) -> None:
         super().__init__(str(error))
-        self.exit_code = error.exit_code
+        self.exit_code = error.exit_code  # pyright: ignore[reportAttributeAccessIssue]
 
     def show(self, file: Any = None) -> None:
         click.echo(f"lola-data: error: {self.message}", file=file or sys.stderr)
@@ -67,7 +67,30 @@ class EntryPointGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, imported now."""
         point = self._found().get(cmd_name)
-        return point.load() if point else None
+        if point is None:
+            return None
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            if any(cmd_name in commands for commands in SECTIONS.values()):
+                raise
+            raise _Reported(
+                LolaError(
+                    f"{cmd_name}: the plug-in {point.value} cannot be loaded ({error}); "
+                    f"mend or uninstall the package it came with"
+                )
+            ) from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names; an unknown one is refused with the nearest that there is."""
+        import difflib
+
+        near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+        if near and near[0] != args[0]:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing one."""

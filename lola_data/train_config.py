@@ -55,7 +55,7 @@ class ModelConfig:
     balance_loss: float = _option(0.01, "Coefficient of the balance loss, summed over MoE blocks.", ge=0.0)
     balance_over: Literal["step", "micro_batch"] = _option(
         "step",
-        "Whose expert load the balance loss uses. `step`: that of the whole batch, so that the gradient does not depend "
+        "Whose expert load the balance loss uses. `step`: that of the whole batch, so that the gradient does not hang "
         "on how it is split; with more than one micro-batch that takes a forward pass more. `micro_batch`: each one's "
         "own, as DeepSpeed and LOLA do.",
     )

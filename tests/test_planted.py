@@ -1,4 +1,4 @@
-"""What was planted in the embedded corpus, and what download, identify and dedup make of it. Counted from the shards."""
+"""What was planted in the embedded corpus, and what download, identify and dedup make of it: counted from shards."""
 
 from __future__ import annotations
 

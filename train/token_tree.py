@@ -59,8 +59,8 @@ def open_token_tree(tokens_dir: str | Path, verify: Literal["sha256", "size"] = 
 
     Args:
         tokens_dir: folder with ``manifest.json``.
-        verify: ``sha256`` reads every shard, compares digests and looks for ids beyond the vocabulary; ``size`` compares
-            documents, tokens and file sizes alone.
+        verify: ``sha256`` reads every shard, compares digests and looks for ids beyond the vocabulary; ``size``
+            compares documents, tokens and file sizes alone.
 
     Raises:
         TrainingError: no manifest, a key it lacks, or a shard that is missing, truncated or changed.

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +14,11 @@ from lola_data.errors import ShardError, StageError
 from lola_data.schemas import IDENTIFIED, RAW
 from lola_data.shards import ShardWriter, Unit, plan_units, read_batches
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def write(path: Path, table: pa.Table, **options: object) -> Path:
+
+def write(path: Path, table: pa.Table, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, **options)
     return path
@@ -106,7 +110,7 @@ def test_big_shards_are_split_at_row_groups_whatever_the_tasks(tmp_path: Path) -
     assert len(units) > 3
     assert [unit.name for unit in units] == [f"a-{number:05d}" for number in range(len(units))]
     assert units[0].first_row == 0
-    for before, after in zip(units, units[1:], strict=False):
+    for before, after in itertools.pairwise(units):
         assert after.first_group == before.last_group
         assert after.first_row == before.first_row + before.rows
     assert read(tmp_path)["text"].to_pylist() != []

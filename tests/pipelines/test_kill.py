@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lola_data.sample_corpus import sample_root
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LANGUAGES = ("sw", "th", "yo", "cy")
 KILLS = 10

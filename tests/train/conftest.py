@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from lola_data.tokens import TokenShardWriter
 from lola_data.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 EOD = 1
@@ -53,6 +54,15 @@ def write_tree(root: Path, splits: dict[str, dict[str, list[list[list[int]]]]], 
     }
     (root / "manifest.json").write_text(json.dumps(manifest | changes), "utf-8")
     return root
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small gain nothing from a second thread, and on a busy machine lose by it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

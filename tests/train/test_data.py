@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,9 @@ EOD = 1
 
 def shard_of(folder: Path, name: str, docs: list[list[int]]) -> TokenShard:
     with TokenShardWriter(folder / name, np.uint16) as writer:
-        writer.add_documents(np.array(sum(docs, []), np.int64), np.array([len(doc) for doc in docs], np.int64))
+        writer.add_documents(
+            np.array(list(chain.from_iterable(docs)), np.int64), np.array([len(doc) for doc in docs], np.int64)
+        )
     return TokenShard(folder / name)
 
 
@@ -64,9 +67,7 @@ def test_spans_name_the_tokens_that_are_read(tmp_path: Path):
     shards = [shard_of(tmp_path, "a", numbered(10)), shard_of(tmp_path, "b", numbered(9, first=40))]
     stream = DocumentStream(shards, key=8)
     start, count = stream.num_tokens - 20, 60
-    parts = [
-        shards[span.shard].document(span.document)[span.start : span.stop] for span in stream.spans(start, count)
-    ]
+    parts = [shards[span.shard].document(span.document)[span.start : span.stop] for span in stream.spans(start, count)]
     assert np.array_equal(np.concatenate(parts), stream.read(start, count))
     assert {span.epoch for span in stream.spans(start, count)} == {0, 1}
 
@@ -119,7 +120,7 @@ def test_windows_of_a_language_join_without_gap_or_overlap(shards: dict[str, lis
         stream = loader.streams[language]
         inputs = np.concatenate([row[:-1] for row in windows])
         assert np.array_equal(inputs, stream.read(0, inputs.size))
-        assert all(np.array_equal(a[-1:], b[:1]) for a, b in zip(windows, windows[1:], strict=False))
+        assert all(np.array_equal(a[-1:], b[:1]) for a, b in pairwise(windows))
         # The first whole pass, as the model met it, is every document once.
         if inputs.size >= stream.num_tokens:
             shard = stream.shards[0]

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lola_data.cli import main
+from lola_data.errors import RecipeError
+from lola_data.train_config import PRESETS
+from train.cli import make_config, summary_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from lola_data.train_config import TrainConfig
+
+
+def lola_data(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, output and errors of the console script."""
+    code = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny: Callable[..., TrainConfig]) -> Path:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(tiny().to_dict()))
+    return path
+
+
+def test_train_stop_and_go_on(tree: Path, tmp_path: Path, settings: Path, capsys: pytest.CaptureFixture[str]):
+    command = ("train", tree, tmp_path / "run", "--config", settings)
+    code, _, errors = lola_data(capsys, *command, "--max-steps", "4")
+    assert code == 0
+    assert "stopped at step 4 of 10, with a checkpoint" in errors
+    code, output, errors = lola_data(capsys, *command)
+    assert code == 0
+    assert "resumed at step 4 of 10" in errors
+    assert "aa" in output
+    assert "next: lola-data generate" in output
+    code, output, _ = lola_data(capsys, *command, "--json")
+    assert json.loads(output) == json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--set", "sed=3"), 2, "did you mean 'seed'"),
+        (("--set", "seed"), 2, "expected KEY=VALUE"),
+        (("--set", "model.layers=none"), 2, "model.layers: expected int"),
+        (("--config", "nowhere.json"), 2, "nowhere.json"),
+        (("--preset", "dem"), 2, "'demo'"),
+        ((), 1, "make token shards first"),
+    ],
+)
+def test_errors_of_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, message: str
+):
+    found, _, errors = lola_data(capsys, "train", tmp_path / "none", tmp_path / "run", *arguments)
+    assert found == code
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_of_generate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    code, _, errors = lola_data(capsys, "generate", tmp_path / "none", "--prompt", "x")
+    assert code == 1
+    assert "config.json" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("command", ["train", "generate"])
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str):
+    code, output, _ = lola_data(capsys, command, "--help")
+    assert code == 0
+    assert "Example: lola-data" in " ".join(output.split())
+
+
+def test_settings_are_laid_over_each_other(tmp_path: Path):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"config": {"seed": 4, "model": {"layers": 6}}}))
+    config = make_config("small", path, ("seed=5", "model.experts=8", "weights.de=0.5", "schedule=wsd"))
+    small = PRESETS["small"]
+    assert (config.seed, config.model.layers, config.model.experts) == (5, 6, 8)
+    assert (config.weights, config.schedule) == ({"de": 0.5}, "wsd")
+    assert (config.batch_size, config.model.d_model) == (small.batch_size, small.model.d_model)
+    path.write_text("[1]")
+    with pytest.raises(RecipeError, match=r"c\.json: expected an object"):
+        make_config("demo", path, ())
+
+
+def test_summary_table():
+    row = {
+        "train_documents": 1200, "train_tokens": 9, "epochs": 1.5, "held_out_tokens": 3, "held_out_loss": 4.25,
+        "unigram_loss": 5.0, "bits_per_byte": None,
+    }  # fmt: skip
+    summary = {
+        "steps": 10, "tokens": 640, "parameters": 1_000_000, "active_parameters": 400_000, "held_out_loss": 4.25,
+        "unigram_loss": 5.0, "languages": {"aa": {**row, "train_documents": 3}, "de": row},
+    }  # fmt: skip
+    lines = summary_table(summary).splitlines()
+    assert lines[0] == "1,000,000 parameters, 400,000 active on a token; 640 tokens in 10 steps"
+    assert lines[2].split() == ["de", "1,200", "1.50", "4.250", "5.000", "-"]
+    assert lines[3].split()[0] == "aa"
+    assert lines[4].split() == ["mean", "4.250", "5.000"]

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from lola_data.errors import TrainingError
+from train.model import Decoder
+from train.optimizer import learning_rate_at, make_optimizer
+from train.step import StepResult, train_step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lola_data.train_config import TrainConfig
+
+
+def three_steps(config: TrainConfig, rows: int = 8) -> tuple[Decoder, list[StepResult]]:
+    model = Decoder(config.model, 50, 1, config.moe_backend)
+    model.initialise(0)
+    model.train()
+    optimizer = make_optimizer(model, config)
+    generator = torch.Generator().manual_seed(0)
+    results = []
+    for step in range(3):
+        tokens = torch.randint(0, 50, (rows, 17), generator=generator)
+        results.append(train_step(model, optimizer, tokens, config, step=step, autocast=False))
+    return model, results
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+def test_micro_batches_do_not_change_the_step(tiny: Callable[..., TrainConfig], micro_batch: int):
+    # The balance loss is made large so that its gradient would show if it hung on the micro-batch.
+    # With a large epsilon AdamW's update is in proportion to the gradient, not to its sign.
+    model = {"balance_loss": 1.0, "z_loss": 0.1, "init_std": 0.3}
+    changes: dict[str, Any] = {"batch_size": 8, "eps": 1.0, "learning_rate": 1.0, "model": model}
+    whole, expected = three_steps(tiny(**changes))
+    split, found = three_steps(tiny(**changes, micro_batch=micro_batch))
+    for a, b in zip(expected, found, strict=True):
+        for name in ("loss", "balance", "z", "grad_norm"):
+            assert getattr(b, name) == pytest.approx(getattr(a, name), rel=1e-5), name
+        assert torch.equal(a.load_LE, b.load_LE)
+    for x, y in zip(whole.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(y, x, rtol=1e-5, atol=1e-5)
+
+
+def test_the_balance_gradient_of_a_micro_batch_is_deepspeeds_where_asked(tiny: Callable[..., TrainConfig]):
+    changes: dict[str, Any] = {
+        "batch_size": 8,
+        "model": {"balance_loss": 1.0, "balance_over": "micro_batch", "init_std": 0.3},
+    }
+    _, whole = three_steps(tiny(**changes))
+    _, split = three_steps(tiny(**changes, micro_batch=1))
+    assert split[0].grad_norm != pytest.approx(whole[0].grad_norm, rel=1e-3)
+
+
+def test_backends_follow_the_same_curve(tiny: Callable[..., TrainConfig]):
+    _, expected = three_steps(tiny(batch_size=8, moe_backend="reference"))
+    _, found = three_steps(tiny(batch_size=8, moe_backend="grouped"))
+    assert [result.loss for result in found] == pytest.approx([result.loss for result in expected], rel=1e-4)
+
+
+def test_the_balance_loss_spreads_the_load(tiny: Callable[..., TrainConfig]):
+    def mean_of_the_most_loaded(coefficient: float) -> float:
+        config = tiny(batch_size=8, tokens=100 * 8 * 16, warmup_share=0.0, model={"balance_loss": coefficient})
+        model = Decoder(config.model, 50, 1)
+        model.initialise(0)
+        optimizer = make_optimizer(model, config)
+        loads = []
+        for step in range(100):
+            tokens = torch.randint(0, 50, (8, 17), generator=torch.Generator().manual_seed(step))
+            loads.append(train_step(model, optimizer, tokens, config, step=step, autocast=False).load_LE.max())
+        return float(torch.stack(loads[50:]).mean())
+
+    # Of four experts: a quarter each is balance, 1 is collapse.
+    assert mean_of_the_most_loaded(0.1) < 0.4
+    assert mean_of_the_most_loaded(0.0) > 0.8
+
+
+def test_load_dropped_and_balance_are_those_of_the_routing(tiny: Callable[..., TrainConfig]):
+    config = tiny(batch_size=8, model={"capacity_factor": 1.0, "min_capacity": 0})
+    model = Decoder(config.model, 50, 1)
+    model.initialise(0)
+    tokens = torch.randint(0, 50, (8, 17), generator=torch.Generator().manual_seed(0))
+    stats = model(tokens[:, :-1]).routing[0]
+    load = stats.counts_E / 128
+    result = three_steps(config)[1][0]
+    assert result.load_LE[0].tolist() == pytest.approx(load.tolist())
+    assert result.dropped == pytest.approx(float((load - 0.25).clamp(min=0).sum()), abs=1e-6)
+    assert result.balance == pytest.approx(float(4 * (load * stats.importance_E).sum()), rel=1e-5)
+
+
+def test_dropout_is_a_function_of_seed_and_step(tiny: Callable[..., TrainConfig]):
+    config = tiny(batch_size=8, model={"dropout": 0.3})
+    torch.manual_seed(1)
+    _, a = three_steps(config)
+    torch.manual_seed(2)
+    _, b = three_steps(config)
+    assert [result.loss for result in a] == [result.loss for result in b]
+    _, c = three_steps(tiny(batch_size=8, seed=1, model={"dropout": 0.3}))
+    assert c[1].loss != a[1].loss
+
+
+def test_clip_and_rate(tiny: Callable[..., TrainConfig]):
+    config = tiny(batch_size=8, grad_clip=1e-9, eps=1.0)
+    model, results = three_steps(config)
+    fresh = Decoder(config.model, 50, 1)
+    fresh.initialise(0)
+    # A gradient clipped to nothing leaves decay alone; biases and norms have none, so they stand still.
+    moved = dict(model.named_parameters())["norm.weight"] - dict(fresh.named_parameters())["norm.weight"]
+    assert moved.abs().max() < 1e-8
+    assert [result.lr for result in results] == [learning_rate_at((n + 1) * 8 * 16, config) for n in range(3)]
+    assert results[0].grad_norm > 0.1
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tiny: Callable[..., TrainConfig]):
+    config = tiny(batch_size=8)
+    model = Decoder(config.model, 50, 1)
+    model.initialise(0)
+    with torch.no_grad():
+        model.norm.weight[0] = float("nan")
+    before = [parameter.clone() for parameter in model.parameters()]
+    tokens = torch.zeros(8, 17, dtype=torch.int64)
+    with pytest.raises(TrainingError, match="step 8: loss is nan"):
+        train_step(model, make_optimizer(model, config), tokens, config, step=7, autocast=False)
+    for x, y in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_dense_model_has_no_routing_to_report(tiny: Callable[..., TrainConfig]):
+    _, results = three_steps(tiny(batch_size=8, model={"moe_every": 0}))
+    assert results[0].load_LE.shape == (0, 4)
+    assert results[0].balance != results[0].balance
+    assert results[0].dropped == 0
