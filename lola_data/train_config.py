@@ -287,7 +287,7 @@ def _typed(hint: Any, value: Any, path: str) -> Any:
 PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         model=ModelConfig(layers=2, d_model=96, heads=4, seq_len=128, init_std=0.04),
-        tokens=1_000_000,
+        tokens=1_200_000,
         batch_size=8,
         learning_rate=1e-2,
         min_learning_rate=1e-3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fasttext
 import numpy as np
@@ -190,9 +190,24 @@ def train(tmp_path: Path, name: str, lines: list[str], supervised: bool) -> Path
     source = tmp_path / "lines.txt"
     source.write_text("\n".join(lines), encoding="utf-8")
     trainer = fasttext.train_supervised if supervised else fasttext.train_unsupervised
-    options = {"input": str(source), "dim": 8, "bucket": 50_000, "minn": 2, "maxn": 3, "thread": 1, "verbose": 0}
-    model = trainer(**options, **({"epoch": 25, "lr": 0.1} if supervised else {"epoch": 1}))
-    model.save_model(str(tmp_path / name))
+    options: dict[str, Any] = {
+        "input": str(source),
+        "dim": 8,
+        "bucket": 50_000,
+        "minn": 2,
+        "maxn": 3,
+        "thread": 1,
+        "verbose": 0,
+    }
+    options |= {"epoch": 25, "lr": 0.1} if supervised else {"epoch": 1}
+    for attempt in range(10):
+        try:
+            trainer(**options).save_model(str(tmp_path / name))
+            break
+        except RuntimeError:
+            # fastText's trainer meets a NaN now and then, whatever the text: it is not what is tested here.
+            if attempt == 9:
+                raise
     return tmp_path / name
 
 
