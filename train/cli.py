@@ -49,7 +49,9 @@ def train(
 
     Stopped by Ctrl-C, SIGTERM or a crash, the same command goes on from the last checkpoint.
 
-    Example: lola-data train work/demo/tokens runs/first --set tokens=2000000 --set model.layers=6
+    \b
+    Example:
+      lola-data train work/demo/tokens runs/first --set tokens=2000000 --set model.layers=6
     """
     config = make_config(preset, config_file, changes)
     let_threads_sleep()
@@ -77,7 +79,9 @@ def generate(
 ) -> None:  # fmt: skip
     """Continue a text with the newest checkpoint of RUN.
 
-    Example: lola-data generate runs/first --prompt "Alle Menschen sind" --seed 3
+    \b
+    Example:
+      lola-data generate runs/first --prompt "Alle Menschen sind" --seed 3
     """
     let_threads_sleep()
     from train.generate import generate_text, load_run
