@@ -62,7 +62,7 @@ def moe_experts(
         expert_TK: int64[T, K]; -1 is a choice that is dropped and adds nothing (only with ``may_drop``).
         prob_TK: float[T, K], weight of each choice.
         backend: ``reference`` (a loop), ``grouped`` (grouped matrix products; where these cannot take the tensors, it
-            warns once and the loop runs), or ``auto``: grouped on CUDA, reference on the CPU, where the loop is faster.
+            warns once and the loop runs), or ``auto``: grouped on CUDA, reference on the CPU.
         may_drop: whether ``expert_TK`` may hold -1.
     """
     kind = x_TD.device.type
