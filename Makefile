@@ -23,8 +23,9 @@ demo: $(STAMP)
 	@test -f work/demo.yaml || $(BIN)/lola-data init --preset demo --out work/demo.yaml
 	@$(BIN)/lola-data run work/demo.yaml
 
+# Test files on all cores; a file stays in one process, which its fixtures count on.
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

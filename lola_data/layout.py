@@ -17,6 +17,8 @@ TREES = {
     "balance": "report",
 }
 """Stage -> the folder it writes, in the order of the corpus graph."""
+RUN = "moe"
+"""Name of the training run below ``runs/``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class Layout:
     def tree(self, stage: str) -> str:
         """The folder a stage writes."""
         return self.trees.get(stage) or storage.join(self.workdir, TREES[stage])
+
+    @property
+    def run(self) -> str:
+        """The run directory of the stage `train`."""
+        return storage.join(self.tree("train"), RUN)
 
     def removed(self, stage: str) -> str:
         """The tree of rows that a stage removed."""

@@ -134,6 +134,15 @@ def atomic_output(path: str) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a local folder outlive a loss of power, as ``fsync`` does for the bytes of a file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def disk_error(target: Path | str, error: OSError) -> Exception:
     """What to tell of an error in writing ``target``: a ShardError if the user can mend it, else ``error`` itself."""
     if error.errno in DISK_ERRORS:

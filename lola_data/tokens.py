@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import numpy as np
 
 from lola_data.errors import ShardError
+from lola_data.storage import sync_folder
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -189,7 +190,7 @@ class TokenShardWriter:
             idx_path(self.prefix).unlink(missing_ok=True)
             self._bin_tmp.replace(bin_path(self.prefix))
             self._idx_tmp.replace(idx_path(self.prefix))
-            _sync_folder(self.prefix.parent)
+            sync_folder(self.prefix.parent)
         except OSError as failure:
             self._discard(stream)
             raise _cannot_write(bin_path(self.prefix), failure) from failure
@@ -343,11 +344,3 @@ def _sync_and_close(stream: BinaryIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
     stream.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

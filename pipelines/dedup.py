@@ -26,8 +26,9 @@ from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.minhash import MinHash, s_curve
 from lola_data.schemas import DEDUPED, IDENTIFIED, REMOVED
 from lola_data.shards import ShardWriter, read_batches
+from lola_data.shingles import shingle
 from lola_data.urls import normalise_urls
-from lola_data.words import scan_words, shingle
+from lola_data.words import scan_words
 from pipelines.match import DECISIONS, MatchStep, decisions_path, read_scratch, signatures_path
 from pipelines.progress import say
 from pipelines.stage import Stage, TreeStep

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.errors import StageError
+from lola_data.layout import RUN
 from pipelines.progress import say
 from pipelines.run import DriverStage
 
 if TYPE_CHECKING:
     from lola_data.layout import Layout
     from lola_data.recipe import Recipe
-
-RUN = "moe"
-"""Name of the training run below ``runs/``."""
 
 
 def tokenizer(recipe: Recipe, layout: Layout) -> DriverStage:
@@ -23,23 +21,9 @@ def tokenizer(recipe: Recipe, layout: Layout) -> DriverStage:
     out = layout.tree("tokenizer")
 
     def action() -> dict[str, Any]:
-        from tokenizer.train import adopt_tokenizer, train_tokenizer
+        from tokenizer.train import make_tokenizer
 
-        if section.model:
-            card = adopt_tokenizer(section.model, out)
-        else:
-            card = train_tokenizer(
-                layout.tree("sample"),
-                out,
-                vocab_size=section.vocab_size,
-                train_bytes=section.train_bytes,
-                alpha=section.alpha,
-                character_coverage=section.character_coverage,
-                max_line_bytes=section.max_line_bytes,
-                memory_limit_mb=section.memory_limit_mb,
-                threads=section.threads,
-                seed=recipe.seed,
-            )
+        card = make_tokenizer(section, layout.tree("sample"), out, seed=recipe.seed)
         dropped = sum(1 for language in card.languages.values() if language.bytes_dropped)
         say(f"tokenizer: {card.vocab_size:,} pieces; languages that lost bytes on the way to the trainer: {dropped}")
         return {"sha256": card.sha256, "vocab_size": card.vocab_size, "bytes_dropped": card.bytes_dropped}
@@ -60,8 +44,7 @@ def train(recipe: Recipe, layout: Layout) -> DriverStage:
         from train.loop import train as run_training
         from train.progress import console_progress
 
-        run_dir = storage.join(layout.tree("train"), RUN)
-        result = run_training(config, layout.tree("tokenize"), run_dir, progress=console_progress())
+        result = run_training(config, layout.tree("tokenize"), layout.run, progress=console_progress())
         if result.summary is None:
             raise StageError(
                 f"train: stopped by {result.stopped_by or 'request'} at step {result.step:,} of {result.steps:,}, "

@@ -20,7 +20,8 @@ from lola_data.errors import StageError
 from lola_data.manifest import OutputFile, UnitReport
 from lola_data.schemas import IDENTIFIED
 from lola_data.shards import ShardWriter, Unit, open_parquet, read_batches
-from lola_data.words import scan_words, shingle, unique_sorted
+from lola_data.shingles import shingle, unique_sorted
+from lola_data.words import scan_words
 from pipelines.stage import LanguageWork, ShardStep
 
 if TYPE_CHECKING:

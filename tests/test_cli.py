@@ -15,7 +15,7 @@ import lola_data.cli
 from lola_data.cli import GROUP, cli
 from lola_data.layout import TREES
 from lola_data.presets import VALUES
-from lola_data.recipe import load_recipe
+from lola_data.recipe import load_recipe, valid_keys
 from tests.console import ROAD, lola, lola_process, replace_bytes, upto, write_recipe, write_source
 
 if TYPE_CHECKING:
@@ -44,6 +44,26 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = lola("run", recipe, *upto("tokenize"))
     assert outcome.code == 0, outcome.stderr
     return folder
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("words", "sections"),
+    [
+        ("download", "download"), ("identify", "identify checks"), ("dedup", "dedup"), ("sample", "sample"),
+        ("tokenizer train", "tokenizer"), ("tokenize", "tokenize"), ("train", "train train.model"),
+        ("balance", "balance"),
+    ],
+)  # fmt: skip
+def test_every_key_of_a_stage_s_section_is_an_option_of_its_command(words: str, sections: str) -> None:
+    command: Any = cli
+    for word in words.split():
+        command = command.get_command(click.Context(command), word)
+    flags = {flag for parameter in command.params for flag in parameter.opts}
+    keys = [key for section in sections.split() for key in valid_keys(tuple(section.split(".")))]
+    assert {"--" + key.replace("_", "-") for key in keys if key != "model" or words != "train"} <= flags
 
 
 # Help

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lola_data.layout import Layout
 from lola_data.section_options import section_options, section_values, split_codes
 from lola_data.sections import TokenizerSection
 
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
     from tokenizer.fairness import Fairness
 
-DEFAULT_SEED = 1234
-"""Of a recipe, and so of this command."""
 REPORT_BYTES = 200_000
 """Text of each language that is measured, unless told otherwise."""
 
@@ -29,14 +29,18 @@ def tokenizer() -> None:
 
 
 @tokenizer.command()
-@click.argument("tree")
-@click.option("--out", required=True, metavar="DIR", help="Folder for tokenizer.model, tokenizer.vocab and the card.")
-@section_options(TokenizerSection, without=("model",))
+@click.argument("tree", required=False)
+@click.option("--out", metavar="DIR", help="Folder for tokenizer.model, tokenizer.vocab and the card.")
+@click.option("--recipe", "recipe_path", type=click.Path(path_type=Path), help="Options, TREE and DIR as it has them.")
+@section_options(TokenizerSection)
 @click.option("--languages", metavar="A,B,...", help="Only these languages  [default: all in TREE].")
-@click.option("--seed", type=int, default=DEFAULT_SEED, show_default=True, help="Of the choice of documents.")
+@click.option("--seed", type=int, help="Of the choice of documents  [default: 1234].")
 @click.option("--report/--no-report", default=True, help="Measure every language afterwards.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card, and the report, as one JSON document on stdout.")
-def train(tree: str, out: str, languages: str | None, seed: int, report: bool, as_json: bool, **options: Any) -> None:
+def train(
+    tree: str | None, out: str | None, recipe_path: Path | None, languages: str | None, seed: int | None, report: bool,
+    as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Train on TREE, a folder or URL of <lang>/*.parquet with a column `text`.
 
     The same text, options and seed give the same model, whatever the shards and threads.
@@ -45,29 +49,41 @@ def train(tree: str, out: str, languages: str | None, seed: int, report: bool, a
     Examples:
       lola-data tokenizer train work/demo/sampled --out work/tokenizer --vocab-size 8000 --train-bytes 10000000
       lola-data tokenizer train s3://bucket/sampled --out tok --vocab-size 128000 --memory-limit-mb 64000
+      lola-data tokenizer train --recipe my.yaml
     """
-    from lola_data.recipe import parse_recipe
+    from lola_data.recipe import load_recipe, parse_recipe
     from tokenizer.sample import tree_source
-    from tokenizer.train import train_tokenizer
+    from tokenizer.train import make_tokenizer
 
     given = section_values(TokenizerSection, options)
-    overrides = [f"tokenizer.{name}={json.dumps(value)}" for name, value in given.items()]
-    section = parse_recipe("", name="tokenizer train", overrides=overrides).tokenizer
-    source = tree_source(tree, split_codes(languages) if languages else None)
+    overrides = [f"tokenizer.{key}={json.dumps(value)}" for key, value in given.items()]
+    if seed is not None:
+        overrides.append(f"seed={seed}")
+    if recipe_path is not None:
+        recipe = load_recipe(recipe_path, overrides=overrides)
+        tree = tree or Layout(recipe.workdir).tree("sample")
+        out = out or Layout(recipe.workdir).tree("tokenizer")
+    else:
+        recipe = parse_recipe("", name="tokenizer train", overrides=overrides)
+    if out is None or (tree is None and not recipe.tokenizer.model):
+        raise click.UsageError("name TREE (text to train on) and --out, or give --recipe")
+    codes = split_codes(languages) if languages else recipe.selected
     with _working("training"):
-        card = train_tokenizer(source, out, seed=seed, **section.model_dump(exclude={"model"}))
+        source = {} if recipe.tokenizer.model else tree_source(tree or "", codes)
+        card = make_tokenizer(recipe.tokenizer, source, out, seed=recipe.seed)
     rows: list[Fairness] = []
-    if report:
+    if report and tree is not None:
         with _working("measuring"):
-            rows = _measure(f"{out}/tokenizer.model", tree, languages, REPORT_BYTES, "en")
+            rows = _measure(f"{out}/tokenizer.model", tree, codes, REPORT_BYTES, "en")
     if as_json:
         click.echo(json.dumps({"card": card.to_json(), "report": [row.to_json() for row in rows]}, ensure_ascii=False))
         return
-    used = sum(language.used_bytes for language in card.languages.values())
     if rows:
         _print(rows, "en")
-    click.echo(f"{card.vocab_size:,} pieces from {used:,} bytes in {len(card.languages)} languages")
-    click.echo(f"bytes dropped per language: {max(lang.bytes_dropped for lang in card.languages.values())}")
+    if card.languages:
+        used = sum(language.used_bytes for language in card.languages.values())
+        click.echo(f"{card.vocab_size:,} pieces from {used:,} bytes in {len(card.languages)} languages")
+        click.echo(f"bytes dropped per language: {max(lang.bytes_dropped for lang in card.languages.values())}")
     click.echo(f"written: {out}/tokenizer.model, tokenizer.vocab, card.json, card.md", err=True)
 
 
@@ -87,7 +103,7 @@ def report(model: str, tree: str, languages: str | None, reference: str, max_byt
       lola-data tokenizer report work/demo/tokenizer/tokenizer.model work/demo/sampled --json
     """
     with _working("measuring"):
-        rows = _measure(model, tree, languages, max_bytes, reference)
+        rows = _measure(model, tree, split_codes(languages) if languages else None, max_bytes, reference)
     if as_json:
         click.echo(json.dumps([row.to_json() for row in rows], ensure_ascii=False, indent=1))
     else:
@@ -130,12 +146,12 @@ def _standard_input() -> str:
         raise ShardError(f"standard input is not valid UTF-8 at byte {error.start}; convert it first") from error
 
 
-def _measure(model: str, tree: str, languages: str | None, max_bytes: int, reference: str) -> list[Fairness]:
+def _measure(model: str, tree: str, languages: list[str] | None, max_bytes: int, reference: str) -> list[Fairness]:
     from tokenizer.encode import Encoder
     from tokenizer.fairness import head_of, measure_fairness
     from tokenizer.sample import tree_source
 
-    source = tree_source(tree, split_codes(languages) if languages else None)
+    source = tree_source(tree, languages)
     return measure_fairness(Encoder(model), head_of(source, max_bytes), reference=reference)
 
 

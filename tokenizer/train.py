@@ -42,6 +42,7 @@ from tokenizer.sample import Size, Source, choose, measure, quotas, tree_source
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from lola_data.sections import TokenizerSection
     from tokenizer.formats import ModelFile
 
 CONTROL = {"<unk>": 0, "<s>": 1, "</s>": 2, "<pad>": 3}
@@ -66,6 +67,19 @@ Russian 5, and 105 MB in 164 languages together 10 bytes per byte. The slope fal
 are new. Text of random characters, in which every word is new, takes up to 86.
 """
 _UNSPACED_SCRIPTS = frozenset({"Hans", "Hant", "Jpan", "Khmr", "Laoo", "Mymr", "Thai", "Tibt"})
+
+
+def make_tokenizer(
+    section: TokenizerSection, source: Source | str | os.PathLike[str], out_dir: str | os.PathLike[str], *, seed: int
+) -> TokenizerCard:
+    """The tokenizer that a recipe's section asks for: trained on ``source``, or the model it names, in ``out_dir``.
+
+    Raises:
+        RecipeError, StageError, ShardError: as :func:`train_tokenizer` and :func:`adopt_tokenizer`.
+    """
+    if section.model:
+        return adopt_tokenizer(section.model, out_dir)
+    return train_tokenizer(source, out_dir, seed=seed, **section.model_dump(exclude={"model"}))
 
 
 def train_tokenizer(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lola_data.errors import TrainingError
+from lola_data.storage import sync_folder
 from lola_data.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def save_checkpoint(
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        _sync_folder(folder)
+        sync_folder(folder)
         for _, old in _checkpoints(folder)[keep:]:
             shutil.rmtree(old)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
@@ -161,11 +162,3 @@ def _fingerprint(path: Path) -> tuple[int, str]:
 def _sync(descriptor: int, stream: Any) -> None:
     stream.flush()
     os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

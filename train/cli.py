@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lola_data.errors import RecipeError
+from lola_data.layout import Layout
+from lola_data.section_options import section_options, section_values
 from lola_data.train_config import PRESETS, TrainConfig
 from train.threads import let_threads_sleep
 
@@ -17,20 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("tokens", type=click.Path(path_type=Path))
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("tree", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--preset", type=click.Choice(list(PRESETS)), default="demo", show_default=True, help="Settings to start from."
+    "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Settings, TREE and RUN as this recipe has them."
 )
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Settings to start from  [default: demo].")
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="JSON file of settings, over the preset's."
-)
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="One setting; over all others. model.KEY for the model's.",
 )
 @click.option(
     "--resume",
@@ -41,24 +37,41 @@ if TYPE_CHECKING:
 )
 @click.option("--max-steps", type=click.IntRange(min=0), help="Stop, with a checkpoint, after so many steps.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@section_options(TrainConfig, show_defaults=False)
 def train(
-    tokens: Path, run: Path, preset: str, config_file: Path | None, changes: tuple[str, ...], resume: Any,
-    max_steps: int | None, as_json: bool,
+    tree: Path | None, run: Path | None, recipe_path: Path | None, preset: str | None, config_file: Path | None,
+    resume: Any, max_steps: int | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train a mixture-of-experts model on the token tree TOKENS, in the run directory RUN.
+    """Train a mixture-of-experts model on the token tree TREE, in the run directory RUN.
 
-    Stopped by Ctrl-C, SIGTERM or a crash, the same command goes on from the last checkpoint.
+    Settings are those of the recipe or the preset, under those of --config, under the options. Stopped by Ctrl-C,
+    SIGTERM or a crash, the same command goes on from the last checkpoint.
 
     \b
-    Example:
-      lola-data train work/demo/tokens runs/first --set tokens=2000000 --set model.layers=6
+    Examples:
+      lola-data train work/demo/tokens runs/first --tokens 2000000 --layers 6
+      lola-data train --recipe my.yaml
+      lola-data train --recipe my.yaml work/mine/tokens runs/second --learning-rate 0.001
     """
-    config = make_config(preset, config_file, changes)
+    if recipe_path is not None and preset is not None:
+        raise click.UsageError("give --recipe or --preset, not both")
+    if recipe_path is not None:
+        from lola_data.recipe import load_recipe
+
+        recipe = load_recipe(recipe_path)
+        config, layout = recipe.train, Layout(recipe.workdir)
+        tree = tree or Path(layout.tree("tokenize"))
+        run = run or Path(layout.run)
+    else:
+        config = PRESETS[preset or "demo"]
+    if tree is None or run is None:
+        raise click.UsageError("name TREE (token shards) and RUN (a folder for the run), or give --recipe")
+    config = make_config(config, config_file, section_values(TrainConfig, settings))
     let_threads_sleep()
     from train.loop import train as run_training
     from train.progress import console_progress
 
-    result = run_training(config, tokens, run, resume=resume, max_steps_this_run=max_steps, progress=console_progress())
+    result = run_training(config, tree, run, resume=resume, max_steps_this_run=max_steps, progress=console_progress())
     _print_result(result, as_json)
 
 
@@ -95,13 +108,12 @@ def generate(
         click.echo(prompt + text)
 
 
-def make_config(preset: str, config_file: Path | None, changes: tuple[str, ...]) -> TrainConfig:
-    """The preset's settings, under those of ``config_file``, under ``changes`` such as ``model.layers=6``.
+def make_config(config: TrainConfig, config_file: Path | None, settings: dict[str, Any]) -> TrainConfig:
+    """``config``, under the settings in ``config_file``, under ``settings`` such as ``{"model": {"layers": 6}}``.
 
     Raises:
         RecipeError: a file that cannot be read, or a key or value that :class:`TrainConfig` refuses.
     """
-    config = PRESETS[preset]
     if config_file is not None:
         try:
             values = json.loads(config_file.read_text("utf-8"))
@@ -112,20 +124,7 @@ def make_config(preset: str, config_file: Path | None, changes: tuple[str, ...])
         if not isinstance(values, dict):
             raise RecipeError(f"{config_file}: expected an object with settings")
         config = config.replace(values.get("config", values))
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals:
-            raise RecipeError(f"--set {change}: expected KEY=VALUE")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        *outer, last = key.split(".")
-        nested: dict[str, Any] = {last: value}
-        for part in reversed(outer):
-            nested = {part: nested}
-        config = config.replace(nested)
-    return config
+    return config.replace(settings)
 
 
 def summary_table(summary: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ from lola_data.clusters import REASONS, Decisions, deduplicate, jaccard_at_least
 from lola_data.components import first_equal
 from lola_data.hashes import hash128
 from lola_data.minhash import MinHash
-from lola_data.words import normalised_hash128, shingle_hashes
+from lola_data.shingles import shingle_hashes
+from lola_data.words import normalised_hash128
 
 if TYPE_CHECKING:
     from lola_data.clusters import Survivor

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,9 +54,13 @@ def test_train_stop_and_go_on(tree: Path, tmp_path: Path, settings: Path, capsys
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--set", "sed=3"), 2, "did you mean 'seed'"),
-        (("--set", "seed"), 2, "expected KEY=VALUE"),
-        (("--set", "model.layers=none"), 2, "model.layers: expected int"),
+        (("--sed", "3"), 2, "--seed"),
+        (("--layers", "none"), 2, "'none' is not a valid integer"),
+        (("--layers", "0"), 2, "model.layers: 0 is not >= 1"),
+        (("--top-k", "17"), 2, "top_k: 17 is more than the 16 experts"),
+        (("--weights", "de"), 2, "'de' is not key=value"),
+        (("--weights", "de=much"), 2, "'much' is not a number"),
+        (("--schedule", "cosin"), 2, "'cosine'"),
         (("--config", "nowhere.json"), 2, "nowhere.json"),
         (("--preset", "dem"), 2, "'demo'"),
         ((), 1, "make token shards first"),
@@ -81,20 +87,65 @@ def test_errors_of_generate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str):
     code, output, _ = lola_data(capsys, command, "--help")
     assert code == 0
-    assert "Example: lola-data" in " ".join(output.split())
+    assert re.search(r"Examples?: lola-data", " ".join(output.split()))
 
 
 def test_settings_are_laid_over_each_other(tmp_path: Path):
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"config": {"seed": 4, "model": {"layers": 6}}}))
-    config = make_config("small", path, ("seed=5", "model.experts=8", "weights.de=0.5", "schedule=wsd"))
     small = PRESETS["small"]
+    given = {"seed": 5, "model": {"experts": 8}, "weights": {"de": 0.5}, "schedule": "wsd"}
+    config = make_config(small, path, given)
     assert (config.seed, config.model.layers, config.model.experts) == (5, 6, 8)
     assert (config.weights, config.schedule) == ({"de": 0.5}, "wsd")
     assert (config.batch_size, config.model.d_model) == (small.batch_size, small.model.d_model)
     path.write_text("[1]")
     with pytest.raises(RecipeError, match=r"c\.json: expected an object"):
-        make_config("demo", path, ())
+        make_config(small, path, {})
+
+
+def test_every_setting_is_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a user may write in the recipe's section can be given on the command line, and arrives."""
+    seen: list[TrainConfig] = []
+    monkeypatch.setattr("train.cli.make_config", lambda *given: seen.append(make_config(*given)) or sys.exit(0))
+    wanted = PRESETS["small"].replace(
+        {
+            "tokens": 7_000, "weights": {"de": 0.5, "zh": 2.0}, "schedule": "wsd", "grad_clip": 0.5,
+            "tensorboard": False, "model": {"d_ff": 96, "capacity_factor": 1.25, "reset_at_eod": False, "top_k": 2},
+        }
+    )  # fmt: skip
+    flat = {**wanted.to_dict(), **wanted.to_dict()["model"]}
+    arguments = ["train", str(tmp_path), str(tmp_path / "run"), "--preset", "demo"]
+    for name, value in flat.items():
+        flag = "--" + name.replace("_", "-")
+        if name == "weights":
+            arguments += [part for lang, weight in value.items() for part in (flag, f"{lang}={weight}")]
+        elif isinstance(value, bool):
+            arguments += [flag if value else f"--no-{flag[2:]}"]
+        elif name != "model" and value is not None:
+            arguments += [flag, str(value)]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert seen == [wanted]
+
+
+def test_recipe_names_tree_run_and_settings(
+    tree: Path, tmp_path: Path, tiny: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "tokens").symlink_to(tree)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(json.dumps({"workdir": str(work), "train": tiny().to_dict()}))
+    code, output, _ = lola_data(capsys, "train", "--recipe", recipe, "--json")
+    assert code == 0
+    summary = json.loads((work / "runs" / "moe" / "summary.json").read_text())
+    assert json.loads(output) == summary
+    assert summary["steps"] == tiny().steps
+    code, _, errors = lola_data(capsys, "train", "--recipe", recipe, "--preset", "demo")
+    assert (code, "not both" in errors) == (2, True)
+    code, _, errors = lola_data(capsys, "train", "--preset", "demo")
+    assert (code, "give --recipe" in errors) == (2, True)
 
 
 def test_summary_table():
