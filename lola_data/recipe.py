@@ -105,6 +105,8 @@ _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(str(node.va
 _Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(str(node.value).replace("_", "")))
 
 _Path = tuple[str | int, ...]
+_MOST_BYTES = 2**20
+"""A recipe of 200 languages with a budget each has 10 kB. Data or a device taken for one must not fill the memory."""
 
 
 def parse_value(text: str) -> Any:
@@ -124,7 +126,11 @@ def load_recipe(path: str | Path, *, overrides: list[str] | None = None) -> Reci
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as handle:
+            data = handle.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise RecipeError(f"{file}: over {_MOST_BYTES // 2**20} MB, so not a recipe; `lola-data init` writes one")
+        text = data.decode("utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{file}: no such recipe; `lola-data init` writes one") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lola_data.errors import RecipeError
@@ -95,6 +97,17 @@ def test_rendered_recipes_parse_back() -> None:
 
 def test_an_empty_recipe_is_the_default() -> None:
     assert parse_recipe("") == parse_recipe("# nothing\n") == Recipe()
+
+
+def test_data_taken_for_a_recipe_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes("seed: 1\n# ß".encode() + b"\n" * (2**20 - 12))
+    assert path.stat().st_size == 2**20
+    assert load_recipe(path).seed == 1
+    path.write_bytes(b"seed: 1\n#" + "ß".encode() * 2**20)
+    for endless in (path, Path("/dev/zero")):
+        with pytest.raises(RecipeError, match=rf"{endless}: over 1 MB, so not a recipe"):
+            load_recipe(endless)
 
 
 def test_a_missing_file_says_how_to_get_one() -> None:
