@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -24,6 +24,7 @@ from lola_data.hashes import hash128
 from lola_data.layout import TREES
 from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.minhash import MinHash, s_curve
+from lola_data.planted import Recall, planted_recall
 from lola_data.schemas import DEDUPED, IDENTIFIED, REMOVED
 from lola_data.shards import ShardWriter, read_batches
 from lola_data.shingles import shingle
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from lola_data.shards import Unit
 
 STAGE = "dedup"
+PLANTED = 64
+"""Documents of each unit that the recall of the bands is measured on, by edited copies."""
 
 
 def signature_schema(bands: int) -> pa.Schema:
@@ -90,11 +93,14 @@ class SignatureStep(TreeStep):
     def __init__(self, *args: Any, section: DedupSection, seed: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
+        self.seed = seed
         self.minhash = MinHash(section.bands, section.rows, seed)
 
     def process(self, work: Unit) -> UnitReport:
         """Write the signatures of one unit."""
-        bands = self.section.bands if self.section.minhash else 0
+        section = self.section
+        bands = section.bands if section.minhash else 0
+        recall = Recall()
         report = UnitReport(work.key)
         path = signatures_path(self.layout, work.lang, work.name)
         with ShardWriter(path, signature_schema(bands)) as writer:
@@ -102,7 +108,16 @@ class SignatureStep(TreeStep):
                 counts = Counts.of(batch["text"])
                 report.take(work.lang, counts)
                 report.give(work.lang, counts)
-                writer.write(sign_batch(batch, minhash=self.minhash, ngram=self.section.ngram, bands=bands))
+                writer.write(sign_batch(batch, minhash=self.minhash, ngram=section.ngram, bands=bands))
+                if bands and writer.rows == batch.num_rows:
+                    recall = planted_recall(
+                        batch["text"].slice(0, PLANTED),
+                        minhash=self.minhash,
+                        ngram=section.ngram,
+                        threshold=section.threshold,
+                        seed=self.seed,
+                    )
+        report.extra["recall"] = asdict(recall)
         relative = storage.join("scratch", STAGE, "signatures", work.lang, f"{work.name}.parquet")
         report.files.append(OutputFile(relative, storage.size(path), writer.rows))
         return report
@@ -219,13 +234,18 @@ class DedupStage(Stage):
 
     def finish(self, reports: list[UnitReport], fingerprint: dict[str, Any]) -> dict[str, Any]:
         """The manifest, with the keys ``audit`` (language -> source -> documents and removals by reason), ``search``
-        (what finding the near-duplicates cost) and ``s_curve``; the audit is also printed."""
+        (what finding the near-duplicates cost), ``s_curve`` and ``recall`` (language -> copies planted, those found,
+        those expected to be); they are also printed."""
         audit: dict[str, dict[str, Counter[str]]] = {}
         for report in reports:
             for source, counts in report.extra["audit"].items():
                 lang = report.key.split("/")[0]
                 audit.setdefault(lang, {}).setdefault(source, Counter()).update(counts)
-        matches = cast("Any", self.phases[1]).state.reports(MatchStep.phase)
+        signed, matched = (cast("Any", phase).state.reports(phase.phase) for phase in self.phases[:2])
+        recall: dict[str, Recall] = {}
+        for report in signed:
+            lang = report.key.split("/")[0]
+            recall[lang] = recall.get(lang, Recall()) + Recall(**report.extra["recall"])
         section = self.section
         assert section is not None
         self.extra = {
@@ -233,10 +253,11 @@ class DedupStage(Stage):
                 lang: {source: dict(sorted(counts.items())) for source, counts in sorted(sources.items())}
                 for lang, sources in sorted(audit.items())
             },
-            "search": {report.key: report.extra["search"] for report in matches},
+            "search": {report.key: report.extra["search"] for report in matched},
             "s_curve": [list(row) for row in s_curve(bands=section.bands, rows=section.rows)]
             if section.minhash
             else [],
+            "recall": {lang: asdict(one) for lang, one in sorted(recall.items()) if one.planted},
         }
         manifest = super().finish(reports, fingerprint)
         for line in audit_lines(manifest):
@@ -254,6 +275,7 @@ def audit_lines(manifest: dict[str, Any], *, most: int = AUDIT_LINES) -> list[st
     if manifest["s_curve"]:
         curve = ", ".join(f"{similarity:g}: {chance:.3f}" for similarity, chance in manifest["s_curve"])
         lines.append(f"dedup: chance that a pair is compared, by Jaccard similarity: {curve}")
+    lines += _recall_lines(manifest["recall"])
     search = manifest["search"].values()
     verified, rejected = (sum(one[name] for one in search) for name in ("verified_pairs", "rejected_pairs"))
     lines.append(f"dedup: {verified:,} candidate pairs compared, {rejected:,} of them below the threshold")
@@ -271,6 +293,18 @@ def audit_lines(manifest: dict[str, Any], *, most: int = AUDIT_LINES) -> list[st
     if len(found) > most:
         lines.append(f"dedup: ... {len(found) - most} more pairs of language and source: `audit` in the manifest")
     return lines
+
+
+def _recall_lines(recall: dict[str, dict[str, Any]]) -> list[str]:
+    if not recall:
+        return []
+    planted, found, expected = (sum(one[name] for one in recall.values()) for name in ("planted", "found", "expected"))
+    worst = min(recall, key=lambda lang: (recall[lang]["found"] / recall[lang]["planted"], lang))
+    return [
+        f"dedup: of {planted:,} edited copies of your documents at or above the threshold, {found / planted:.1%} would "
+        f"be compared ({expected / planted:.1%} expected); least in {worst}: {recall[worst]['found']:,} of "
+        f"{recall[worst]['planted']:,}"
+    ]
 
 
 def build(recipe: Recipe, layout: Layout) -> Stage:

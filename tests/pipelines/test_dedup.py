@@ -185,6 +185,23 @@ def test_parts_can_be_left_out(tmp_path: Path) -> None:
     manifest = run(tmp_path, exact=False, url=False, minhash=False)
     assert manifest["totals"]["removed"] == {}
     assert manifest["s_curve"] == []
+    assert manifest["recall"] == {}
+
+
+def test_the_recall_of_the_bands_is_measured_in_each_language(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = [{"text": numbered("s", start, 400)} for start in range(0, 40_000, 400)]
+    write_identified(tmp_path, {"de/a": long[:40], "de/b": long[40:80], "sw/a": long[80:], "yo/a": [{"text": "short"}]})
+    recall = run(tmp_path)["recall"]
+    assert set(recall) == {"de", "sw"}
+    assert 0 < recall["sw"]["planted"] <= 20 < recall["de"]["planted"] <= 80
+    # Similarities of 0.8 to 1 through bands of 14 x 8: between 92 % and all of them.
+    assert 0.92 * recall["de"]["planted"] < recall["de"]["expected"] <= recall["de"]["planted"]
+    assert recall["de"]["found"] >= 0.9 * recall["de"]["planted"]
+    errors = capsys.readouterr().err
+    planted, found = (sum(one[name] for one in recall.values()) for name in ("planted", "found"))
+    assert f"of {planted} edited copies of your documents at or above the threshold, {found / planted:.1%}" in errors
 
 
 def test_finished_work_is_not_done_again_and_a_lost_shard_is(tmp_path: Path) -> None:

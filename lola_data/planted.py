@@ -1,0 +1,65 @@
+"""Planted duplicates: texts in; how many of their edited copies the LSH bands propose, against how many they should.
+
+The copies are made of the user's own documents, whatever their script, so that the figure says what the bands do there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lola_data.minhash import candidate_probability
+from lola_data.shingles import shingle, unique_sorted
+from lola_data.words import word_hashes
+
+if TYPE_CHECKING:
+    from lola_data.buffers import Text
+    from lola_data.minhash import MinHash
+
+MIN_SHINGLES = 20
+"""Shorter documents are left out: one word more or less moves their similarity too far."""
+LEVELS = 4
+"""Similarities aimed at, evenly spread between the threshold and 1, one after the other over the documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Copies at or above the threshold (``planted``), those of them that share a band with their original (``found``),
+    and the sum of the chances of that by the S-curve (``expected``)."""
+
+    planted: int = 0
+    found: int = 0
+    expected: float = 0.0
+
+    def __add__(self, other: Recall) -> Recall:
+        return Recall(self.planted + other.planted, self.found + other.found, self.expected + other.expected)
+
+
+def planted_recall(text: Text, *, minhash: MinHash, ngram: int, threshold: float, seed: int) -> Recall:
+    """Edit a copy of each document, single words replaced at random, and see whether it would be compared.
+
+    A share p of the words is replaced, so (1 - p)^ngram = q of the shingles stay and the Jaccard similarity is about
+    q / (2 - q). What counts is the exact similarity of the two sets; copies that come out below the threshold are not
+    duplicates and do not count. The same texts and seed give the same figure.
+    """
+    words, offsets = word_hashes(text)
+    lengths = np.diff(offsets)
+    aims = threshold + (1.0 - threshold) * (np.arange(lengths.size) % LEVELS + 0.5) / LEVELS
+    replaced_share = 1.0 - (2.0 * aims / (1.0 + aims)) ** (1.0 / ngram)
+    draws = np.random.Generator(np.random.PCG64([seed, lengths.size]))
+    replaced = draws.random(words.size) < np.repeat(replaced_share, lengths)
+    edited = np.where(replaced, draws.integers(0, 2**64, size=words.size, dtype=np.uint64), words)
+    own, own_offsets = unique_sorted(*shingle(words, offsets, ngram))
+    other, other_offsets = unique_sorted(*shingle(edited, offsets, ngram))
+    proposed = (minhash.band_keys(own, own_offsets)[0] == minhash.band_keys(other, other_offsets)[0]).any(axis=1)
+    similarities = np.zeros(lengths.size)
+    for document in np.flatnonzero(lengths >= MIN_SHINGLES + ngram - 1):
+        one = own[own_offsets[document] : own_offsets[document + 1]]
+        two = other[other_offsets[document] : other_offsets[document + 1]]
+        common = np.intersect1d(one, two, assume_unique=True).size
+        similarities[document] = common / (one.size + two.size - common)
+    counts = similarities >= threshold
+    chances = candidate_probability(similarities[counts], bands=minhash.bands, rows=minhash.rows)
+    return Recall(int(counts.sum()), int(proposed[counts].sum()), float(chances.sum()))
