@@ -100,7 +100,7 @@ class SignatureStep(TreeStep):
         """Write the signatures of one unit."""
         section = self.section
         bands = section.bands if section.minhash else 0
-        recall = Recall()
+        recall, seen = Recall(), 0
         report = UnitReport(work.key)
         path = signatures_path(self.layout, work.lang, work.name)
         with ShardWriter(path, signature_schema(bands)) as writer:
@@ -109,14 +109,15 @@ class SignatureStep(TreeStep):
                 report.take(work.lang, counts)
                 report.give(work.lang, counts)
                 writer.write(sign_batch(batch, minhash=self.minhash, ngram=section.ngram, bands=bands))
-                if bands and writer.rows == batch.num_rows:
-                    recall = planted_recall(
-                        batch["text"].slice(0, PLANTED),
+                if bands and seen < PLANTED:
+                    recall += planted_recall(
+                        batch["text"].slice(0, PLANTED - seen),
                         minhash=self.minhash,
                         ngram=section.ngram,
                         threshold=section.threshold,
-                        seed=self.seed,
+                        seed=self.seed + seen,
                     )
+                seen += batch.num_rows
         report.extra["recall"] = asdict(recall)
         relative = storage.join("scratch", STAGE, "signatures", work.lang, f"{work.name}.parquet")
         report.files.append(OutputFile(relative, storage.size(path), writer.rows))
