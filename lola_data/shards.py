@@ -106,8 +106,8 @@ def _unreadable(path: str, error: Exception) -> str:
     if bytes_there == 0:
         return f"{path}: an empty file; fetch the shard again"
     return (
-        f"{path}: not a complete Parquet file ({bytes_there:,} bytes, no valid footer at its end): it was cut off "
-        f"or is of another format ({str(error).splitlines()[0]}). Fetch the shard again or remove it"
+        f"{path}: not a complete Parquet file: it ends at byte {bytes_there:,} without the footer that lists its row "
+        f"groups, so it was cut off or is of another format ({_reason(error)}). Fetch the shard again or remove it"
     )
 
 
@@ -182,10 +182,14 @@ def read_batches(
                     yield _conform(batch, wanted)
             except (pa.ArrowException, OSError) as error:
                 raise ShardError(
-                    f"{path}: row group {index} ({_span(group)}) cannot be read: {str(error).splitlines()[0]}. The "
+                    f"{path}: row group {index} ({_span(group)}) cannot be read: {_reason(error)}. The "
                     f"file is damaged: delete it and bring a sound one; a copy below a work folder is made again by "
                     f"the same command once the source is sound"
                 ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")
 
 
 def _span(group: pq.RowGroupMetaData) -> str:

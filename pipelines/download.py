@@ -1,7 +1,8 @@
 """Stage ``download``: bring raw shards into ``raw/<lang>/``, whole and readable or not at all.
 
 Source (embedded sample, local folder, fsspec prefix, Hugging Face hub) -> plan: which shards -> each fetched into a
-scratch folder, its digest and Parquet footer checked -> moved into the raw tree -> manifest with origins and digests.
+scratch folder, its digest checked and its row groups decoded once -> moved into the raw tree -> manifest with origins
+and digests.
 """
 
 from __future__ import annotations
@@ -87,21 +88,20 @@ def pick(shards: list[RawShard], max_shards: int, seed: int) -> list[RawShard]:
 
 
 def check_shard(path: Path, shown: str) -> int:
-    """Rows of a complete Parquet file with a usable ``text`` column.
+    """Rows of a Parquet file with a usable ``text`` column, every row group of which can be decoded.
 
     Args:
         path: the local file.
         shown: where it came from, for messages.
 
     Raises:
-        ShardError: cut off, not Parquet, or of a foreign schema.
+        ShardError: cut off, damaged (the row group and its bytes are named), not Parquet, or of a foreign schema.
     """
     try:
         with open_parquet(str(path)) as file:
-            rows = file.metadata.num_rows
-        # No row group is asked for, so this compares schemas and reads no data.
-        nothing = Unit(path.parent.name, path.name, path.stem, 0, 0, 0, 0, 0)
-        for _ in read_batches(str(path.parent), nothing, RAW):
+            groups, rows = file.metadata.num_row_groups, file.metadata.num_rows
+        whole = Unit(path.parent.name, path.name, path.stem, 0, groups, 0, rows, 0)
+        for _ in read_batches(str(path.parent), whole, RAW):
             pass
     except ShardError as error:
         raise ShardError(str(error).replace(str(path), shown)) from error

@@ -204,28 +204,26 @@ def test_truncated_shard_of_another_tree(corpus: Corpus, tmp_path: Path) -> None
 def test_damaged_row_group(corpus: Corpus) -> None:
     whole = corpus.greek.read_bytes()
     damage_last_row_group(corpus.greek)
-    damaged = corpus.work / "raw" / GREEK
-    corpus.refused(corpus.run("dedup"), damaged, "row group 1 (bytes ", "The file is damaged", "delete it")
-    identified = [path.parent.name for path in sorted((corpus.work / "identified").rglob("*.parquet"))]
-    assert identified == list(SIBLINGS)
-    # As the message says: a sound file at the source, and the copy deleted.
+    corpus.refused(corpus.run("dedup"), corpus.greek, "row group 1 (bytes ", "The file is damaged", "delete it")
+    assert [path.parent.name for path in sorted((corpus.work / "raw").rglob("*.parquet"))] == list(SIBLINGS)
     replace_bytes(corpus.greek, whole)
-    damaged.unlink()
     corpus.goes_on("dedup")
 
 
 def test_damaged_row_group_leaves_sibling_tasks_alone(corpus: Corpus) -> None:
-    whole = corpus.greek.read_bytes()
-    damage_last_row_group(corpus.greek)
+    """A disk that goes bad after the download."""
+    assert corpus.run("download").code == 0
+    damaged = corpus.work / "raw" / GREEK
+    damage_last_row_group(damaged)
     tasks = ("--set", "executor.tasks=2", "--set", "executor.workers=2")
     outcome = lola_process("run", corpus.recipe, *upto("identify"), *tasks)
-    corpus.refused(outcome, "row group 1", "1 of 4 units failed")
+    corpus.refused(outcome, damaged, "row group 1 (bytes ", "1 of 4 units failed", "delete it")
     log = outcome.message.partition("[log: ")[2].partition("]")[0]
     assert "row group 1" in Path(log).read_text()
     identified = [path.parent.name for path in sorted((corpus.work / "identified").rglob("*.parquet"))]
     assert identified == list(SIBLINGS)
-    replace_bytes(corpus.greek, whole)
-    (corpus.work / "raw" / GREEK).unlink()
+    # As the message says: the copy deleted; the source is sound.
+    damaged.unlink()
     corpus.goes_on("identify")
 
 

@@ -169,7 +169,7 @@ class TestShapes:
         assert [batch.column("text").to_pylist() for batch in read] == [text] * 4
         told = dict(zip("dfgh", failures, strict=True))
         assert told["d"].startswith(f"{source}/de/d.parquet: ")
-        assert f"{len(cut):,} bytes" in told["d"]
+        assert f"ends at byte {len(cut):,} without the footer" in told["d"]
         assert f"{source}/de/f.parquet: no column `text`; its columns are body" in told["f"]
         assert f"{source}/de/g.parquet: an empty file" in told["g"]
         assert f"{source}/de/h.parquet: not a complete Parquet file" in told["h"]
