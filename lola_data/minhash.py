@@ -1,10 +1,16 @@
 """MinHash signatures and LSH band keys of shingle sets.
 
 In: per document a set of 64-bit shingle hashes (repeats do no harm), flat with offsets, as
-:func:`lola_data.words.shingle_hashes` gives them. Out: signatures, one uint32 minimum per lane, and one uint64 key per
-band of lanes. Two documents share a given lane with probability equal to the Jaccard similarity s of their sets
+:func:`lola_data.shingles.shingle_hashes` gives them. Out: signatures, one uint32 minimum per lane, and one uint64 key
+per band of lanes. Two documents share a given lane with probability equal to the Jaccard similarity s of their sets
 (Broder, "On the resemblance and containment of documents", 1997), so they share at least one of b bands of r rows with
 probability 1 - (1 - s^r)^b (Leskovec, Rajaraman and Ullman, *Mining of Massive Datasets*, section 3.4.2).
+
+Minima are taken as in "Fast Similarity Sketching" (Dahlgaard, Knudsen and Thorup, FOCS 2017, arXiv 1704.04370): a round
+deals every element into one of the t lanes with a random value, and a lane keeps the least value of the first round
+that reaches it. About t ln t + n hashes make a signature of n elements, where a function for each lane would take t n.
+Lanes of one round are drawn without replacement, so the number of shared lanes varies less than by chance, and the
+S-curve of small sets comes out steeper than the formula: by 0.016 at the most for 14 bands of 8 rows.
 
 A band key is a proposal, never a verdict: :mod:`lola_data.clusters` decides by exact Jaccard.
 """
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
 Signatures: TypeAlias = npt.NDArray[np.uint32]
 
 _NOTHING = np.uint32(0xFFFF_FFFF)
+_OPEN = np.uint32(0x8000_0000)
+_VALUE = np.uint32(0x7FFF_FFFF)
+_HALF = np.uint64(32)
 
 
 def candidate_probability(similarity: npt.ArrayLike, *, bands: int, rows: int) -> npt.NDArray[np.float64]:
@@ -50,16 +59,43 @@ def s_curve(
 
 
 @numba.njit(cache=True, nogil=True)
-def _sign(values, offsets, low_steps, high_steps, shifts, signatures):
-    lanes = low_steps.size
+def _sign(values, offsets, seed, signatures):
+    seed = mix64(seed)
+    lanes = signatures.shape[1]
+    spread = np.uint64(lanes)
+    unreached = np.empty(lanes, dtype=np.int64)
     for document in range(offsets.size - 1):
+        start, end = np.uint64(offsets[document]), np.uint64(offsets[document + 1])
+        if start == end:
+            continue
         minima = signatures[document]
-        for place in range(offsets[document], offsets[document + 1]):
-            low = np.uint32(values[place])
-            high = np.uint32(values[place] >> np.uint64(32))
-            for lane in range(lanes):
-                value = np.uint32(low * low_steps[lane] + high * high_steps[lane] + shifts[lane])
-                minima[lane] = min(minima[lane], value)
+        left = lanes
+        for lane in range(lanes):
+            unreached[lane] = lane
+        turn = 0
+        while left > 0 and turn < lanes:
+            key = mix64(seed + np.uint64(turn))
+            for place in range(start, end):
+                value = mix64(values[place] ^ key)
+                lane = ((value >> _HALF) * spread) >> _HALF
+                # Values of this round carry the top bit, so they lose against those of the rounds before.
+                minima[lane] = min(minima[lane], np.uint32(value) | _OPEN)
+            kept = 0
+            for index in range(left):
+                lane = np.uint64(unreached[index])
+                if minima[lane] == _NOTHING:
+                    unreached[kept] = lane
+                    kept += 1
+                else:
+                    minima[lane] &= _VALUE
+            left = kept
+            turn += 1
+        # Lanes that t rounds have not reached take the least value of all elements.
+        for index in range(left):
+            lane = np.uint64(unreached[index])
+            key = mix64(seed + spread + lane)
+            for place in range(start, end):
+                minima[lane] = min(minima[lane], np.uint32(mix64(values[place] ^ key)) & _VALUE)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -74,11 +110,7 @@ def _band(signatures, bands, rows, keys):
 
 @dataclass(frozen=True)
 class MinHash:
-    """The family of hash functions of one run: ``bands`` x ``rows`` lanes drawn by ``seed``.
-
-    Lane i maps a 64-bit shingle hash with halves (low, high) to a_i low + c_i high + d_i modulo 2^32, with odd a_i and
-    c_i: multilinear hashing of inputs that are themselves well mixed.
-    """
+    """The hash functions of one run: ``bands`` x ``rows`` lanes drawn by ``seed``."""
 
     bands: int = 14
     rows: int = 8
@@ -95,11 +127,8 @@ class MinHash:
 
     def signatures(self, values: Hashes, offsets: Offsets) -> Signatures:
         """(N, lanes) uint32; an empty set has 2^32 - 1 in every lane."""
-        draws = np.random.Generator(np.random.PCG64(self.seed)).integers(
-            0, 1 << 32, size=(3, self.lanes), dtype=np.uint32
-        )
         signatures = np.full((offsets.size - 1, self.lanes), _NOTHING, dtype=np.uint32)
-        _sign(values, offsets, draws[0] | np.uint32(1), draws[1] | np.uint32(1), draws[2], signatures)
+        _sign(values, offsets, np.uint64(self.seed), signatures)
         return signatures
 
     def band_keys(self, values: Hashes, offsets: Offsets) -> tuple[Hashes, npt.NDArray[np.bool_]]:
