@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numba
 import numpy as np
 
+from lola_data.clusters import jaccard_at_least
 from lola_data.minhash import candidate_probability
 from lola_data.shingles import shingle, unique_sorted
 from lola_data.words import word_hashes
@@ -37,6 +39,19 @@ class Recall:
         return Recall(self.planted + other.planted, self.found + other.found, self.expected + other.expected)
 
 
+@numba.njit(cache=True, nogil=True)
+def _similarities(own, own_offsets, other, other_offsets, threshold):
+    """Jaccard similarity of each pair of sets, -1 where it is below the threshold."""
+    found = np.empty(own_offsets.size - 1, dtype=np.float64)
+    for document in range(found.size):
+        found[document] = jaccard_at_least(
+            own[own_offsets[document] : own_offsets[document + 1]],
+            other[other_offsets[document] : other_offsets[document + 1]],
+            threshold,
+        )
+    return found
+
+
 def planted_recall(text: Text, *, minhash: MinHash, ngram: int, threshold: float, seed: int) -> Recall:
     """Edit a copy of each document, single words replaced at random, and see whether it would be compared.
 
@@ -54,12 +69,8 @@ def planted_recall(text: Text, *, minhash: MinHash, ngram: int, threshold: float
     own, own_offsets = unique_sorted(*shingle(words, offsets, ngram))
     other, other_offsets = unique_sorted(*shingle(edited, offsets, ngram))
     proposed = (minhash.band_keys(own, own_offsets)[0] == minhash.band_keys(other, other_offsets)[0]).any(axis=1)
-    similarities = np.zeros(lengths.size)
-    for document in np.flatnonzero(lengths >= MIN_SHINGLES + ngram - 1):
-        one = own[own_offsets[document] : own_offsets[document + 1]]
-        two = other[other_offsets[document] : other_offsets[document + 1]]
-        common = np.intersect1d(one, two, assume_unique=True).size
-        similarities[document] = common / (one.size + two.size - common)
+    similarities = _similarities(own, own_offsets, other, other_offsets, threshold)
+    similarities[lengths < MIN_SHINGLES + ngram - 1] = -1.0
     counts = similarities >= threshold
     chances = candidate_probability(similarities[counts], bands=minhash.bands, rows=minhash.rows)
     return Recall(int(counts.sum()), int(proposed[counts].sum()), float(chances.sum()))

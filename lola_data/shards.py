@@ -250,12 +250,16 @@ class ShardWriter:
         path: final name.
         schema: of every batch written.
         row_group_bytes: Arrow bytes after which a row group is closed.
+        durable: see :func:`lola_data.storage.atomic_output`.
     """
 
-    def __init__(self, path: str, schema: pa.Schema, *, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
+    def __init__(
+        self, path: str, schema: pa.Schema, *, row_group_bytes: int = ROW_GROUP_BYTES, durable: bool = True
+    ) -> None:
         self.path = path
         self.schema = schema
         self.rows = 0
+        self._durable = durable
         self._row_group_bytes = row_group_bytes
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
@@ -263,7 +267,7 @@ class ShardWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> ShardWriter:
-        handle = self._stack.enter_context(storage.atomic_output(self.path))
+        handle = self._stack.enter_context(storage.atomic_output(self.path, durable=self._durable))
         self._writer = pq.ParquetWriter(
             handle,
             self.schema,

@@ -104,8 +104,10 @@ def open_input(path: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def atomic_output(path: str) -> Iterator[IO[bytes]]:
+def atomic_output(path: str, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file opened for writing that appears under ``path`` only if the block ends without an exception.
+
+    ``durable``: outlive a loss of power too. That waits for the disk; intermediate files, soon to be deleted, need not.
 
     Raises:
         ShardError: the disk is full, the quota used up, or the folder cannot be written to. Nothing is left behind.
@@ -124,7 +126,8 @@ def atomic_output(path: str) -> Iterator[IO[bytes]]:
         with os.fdopen(descriptor, "wb") as handle:
             yield handle
             handle.flush()
-            os.fsync(handle.fileno())
+            if durable:
+                os.fsync(handle.fileno())
         temporary.chmod(0o644)
         temporary.replace(target)
     except OSError as error:
