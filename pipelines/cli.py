@@ -61,7 +61,7 @@ def run(
     if dry_run:
         from pipelines.estimate import estimate, render
 
-        plan = estimate(loaded, only=list(only), start=start)
+        plan = estimate(loaded, only=list(only), start=start, redo=list(redo))
         click.echo(json.dumps(plan, ensure_ascii=False, indent=1) if as_json else render(plan))
         return
     from pipelines.corpus import run_corpus
@@ -145,8 +145,8 @@ def _recipe_of(name: str, sections: dict[str, type[Section]], options: dict[str,
 
     overrides: list[str] = []
     if options["workdir"]:
-        overrides.append(f"workdir={json.dumps(options['workdir'])}")
-    if options["codes"]:
+        overrides.append(f"workdir={json.dumps(options['workdir'], ensure_ascii=False)}")
+    if options["codes"] is not None:
         overrides.append(f"languages={json.dumps(split_codes(options['codes']))}")
     if options["seed"] is not None:
         overrides.append(f"seed={options['seed']}")

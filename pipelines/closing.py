@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
@@ -28,7 +29,7 @@ def closing_words(recipe: Recipe, path: Path, manifests: dict[str, dict[str, Any
     if "train" in manifests:
         run = storage.join(layout.tree("train"), manifests["train"]["run"])
         following.append((f"lola-data generate {_quoted(run)} --prompt 'Die Würde'", "continue a text"))
-    if "balance" in manifests and "balance.html" in manifests["balance"]["files"]:
+    if "balance" in manifests and any(file["path"].endswith(".html") for file in manifests["balance"]["files"]):
         following.append((_quoted(storage.join(layout.tree("balance"), "balance.html")), "open it in a browser"))
     following.append((f"lola-data status {_quoted(recipe.workdir)} --languages", "what each stage did"))
     if recipe.download.source == "sample":
@@ -50,7 +51,7 @@ def _made(name: str, manifest: dict[str, Any]) -> str:
         summary = manifest["summary"]
         return f"{summary['parameters']:,} parameters, {summary['tokens']:,} tokens seen"
     if name == "balance":
-        return ", ".join(manifest["files"])
+        return ", ".join(PurePosixPath(file["path"]).name for file in manifest["files"])
     out = manifest["totals"]["out"]
     languages = sum(1 for one in manifest["languages"].values() if one["out"]["documents"])
     text = f"{out['documents']:,} documents in {languages} languages"

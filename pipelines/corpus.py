@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from lola_data import storage
 from lola_data.errors import RecipeError
 from lola_data.layout import TREES, Layout
+from pipelines.run import WHOLE, run_stage
 from pipelines.run import redo as redo_stage
-from pipelines.run import run_stage
 from pipelines.state import StageState, workdir_lock
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def run_corpus(
     """
     layout = Layout(recipe.workdir)
     names = select(only or [], start)
-    deleted = STAGES[min(STAGES.index(name) for name in select(redo, None)) :] if redo else ()
+    deleted = redone(redo)
+    _check_redo(recipe, layout, names, deleted)
     manifests: dict[str, dict[str, Any]] = {}
     with workdir_lock(layout):
         for name in deleted:
@@ -81,6 +82,26 @@ def run_corpus(
         for name in names:
             manifests[name] = run_stage(build_stage(name, recipe, layout), recipe.executor)
     return manifests
+
+
+def redone(redo: list[str] | None) -> tuple[str, ...]:
+    """The stages that ``--redo`` deletes: those named and all after the first of them.
+
+    Raises:
+        RecipeError: a name that is no stage.
+    """
+    return STAGES[min(STAGES.index(name) for name in select(redo, None)) :] if redo else ()
+
+
+def _check_redo(recipe: Recipe, layout: Layout, names: list[str], deleted: tuple[str, ...]) -> None:
+    """Raise RecipeError where a stage is to run whose input would be deleted and not made again."""
+    for name in names:
+        for source in build_stage(name, recipe, layout).inputs if deleted else []:
+            if source in deleted and source not in names:
+                raise RecipeError(
+                    f"--redo {deleted[0]} deletes what `{source}` has made, which `{name}` reads and this command does "
+                    f"not make again. Nothing has been deleted; run the stages from `{deleted[0]}` on"
+                )
 
 
 def status(layout: Layout) -> list[dict[str, Any]]:
@@ -96,7 +117,7 @@ def _stage_status(layout: Layout, name: str) -> dict[str, Any]:
     if state.recorded_fingerprint() is None:
         return {"stage": name, "state": "not started", "phases": [], "failures": []}
     phases: list[dict[str, Any]] = []
-    failures: list[dict[str, str]] = []
+    failures = state.failures(WHOLE)
     root = layout.state(name)
     plans = [path.split("/")[0] for path, _ in storage.list_files(root, "plan.json")]
     for phase in plans:

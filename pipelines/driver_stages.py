@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.errors import StageError
-from lola_data.layout import RUN
+from lola_data.layout import RUN, TREES
 from pipelines.progress import say
 from pipelines.run import DriverStage
 
@@ -26,10 +26,19 @@ def tokenizer(recipe: Recipe, layout: Layout) -> DriverStage:
         card = make_tokenizer(section, layout.tree("sample"), out, seed=recipe.seed)
         dropped = sum(1 for language in card.languages.values() if language.bytes_dropped)
         say(f"tokenizer: {card.vocab_size:,} pieces; languages that lost bytes on the way to the trainer: {dropped}")
-        return {"sha256": card.sha256, "vocab_size": card.vocab_size, "bytes_dropped": card.bytes_dropped}
+        return {
+            "sha256": card.sha256,
+            "vocab_size": card.vocab_size,
+            "bytes_dropped": card.bytes_dropped,
+            "files": _files(layout, "tokenizer", ["tokenizer.model", "tokenizer.vocab", "card.json", "card.md"]),
+        }
 
-    # Neither the number of threads nor the memory allowed changes the model.
+    # Neither the number of threads nor the memory allowed changes the model. One made elsewhere is known by its bytes.
     settings = {**section.model_dump(exclude={"threads", "memory_limit_mb"}), "seed": recipe.seed}
+    if section.model:
+        from tokenizer.formats import read_model
+
+        settings["sha256"] = read_model(section.model).sha256
     return DriverStage("tokenizer", layout, settings, [] if section.model else ["sample"], action)
 
 
@@ -50,7 +59,13 @@ def train(recipe: Recipe, layout: Layout) -> DriverStage:
                 f"train: stopped by {result.stopped_by or 'request'} at step {result.step:,} of {result.steps:,}, "
                 f"with a checkpoint; run the same command again to go on"
             )
-        return {"run": RUN, "summary": result.summary}
+        newest = max(path for path, _ in storage.list_files(layout.run, "state.pt"))
+        made = ["config.json", "summary.json", newest]
+        return {
+            "run": RUN,
+            "summary": result.summary,
+            "files": _files(layout, "train", [storage.join(RUN, name) for name in made]),
+        }
 
     settings = {key: value for key, value in config.to_dict().items() if key not in config.RESUME_FREE}
     return DriverStage("train", layout, settings, ["tokenize"], action)
@@ -77,7 +92,13 @@ def balance(recipe: Recipe, layout: Layout) -> DriverStage:
                 top=section.top,
                 min_documents=section.min_documents,
             )
-        return {"files": ["balance.json", *(["balance.html"] if section.html else [])]}
+        return {"files": _files(layout, "balance", ["balance.json", *(["balance.html"] if section.html else [])])}
 
     inputs = ["download", "identify", "dedup", "sample", "tokenize"]
     return DriverStage("balance", layout, section.model_dump(), inputs, action)
+
+
+def _files(layout: Layout, stage: str, names: list[str]) -> list[dict[str, Any]]:
+    """Entries of a manifest for files of a stage's tree, paths below the work folder."""
+    places = [(name, storage.join(layout.tree(stage), name)) for name in names]
+    return [{"path": f"{TREES[stage]}/{name}", "bytes": storage.size(place)} for name, place in places]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lola_data import storage
 from lola_data.layout import Layout
 from lola_data.shards import open_parquet, plan_units
-from pipelines.corpus import STAGES, build_stage, select
+from pipelines.corpus import STAGES, build_stage, redone, select
 from pipelines.progress import human_bytes, human_seconds
 from pipelines.state import StageState
 from pipelines.status_table import align
@@ -52,21 +52,23 @@ TEXT_PER_FILE_BYTE = 1.7
 _INPUT = {"identify": "download", "dedup": "identify", "sample": "dedup", "tokenize": "sample"}
 
 
-def estimate(recipe: Recipe, *, only: list[str] | None = None, start: str | None = None) -> dict[str, Any]:
+def estimate(
+    recipe: Recipe, *, only: list[str] | None = None, start: str | None = None, redo: list[str] | None = None
+) -> dict[str, Any]:
     """The plan of a run as JSON: an entry per stage with its units, tasks, text, seconds and bytes on disk, and totals.
 
     Raises:
         LolaError: the source cannot be listed, or a language is not there.
     """
     layout = Layout(recipe.workdir)
-    names = select(only or [], start)
+    names, deleted = select(only or [], start), redone(redo)
     units, text = _source_size(recipe, layout)
     rows: list[dict[str, Any]] = []
     for name in STAGES:
-        known = _input_size(name, recipe, layout)
+        known = None if _INPUT.get(name) in deleted else _input_size(name, recipe, layout)
         units, text = known or (units, text)
         if name in names:
-            rows.append(_row(name, recipe, layout, units, text))
+            rows.append(_row(name, recipe, layout, units, text, deleted))
         text *= RATES[name].left_share if name in RATES else 1.0
         if name == "sample" and recipe.sample.total and recipe.sample.unit == "bytes":
             text = min(text, recipe.sample.total)
@@ -105,8 +107,22 @@ def _input_size(name: str, recipe: Recipe, layout: Layout) -> tuple[int, float] 
     return len(units), float(sum(unit.bytes for unit in units))
 
 
-def _row(name: str, recipe: Recipe, layout: Layout, units: int, text: float) -> dict[str, Any]:
-    complete = StageState(layout, name).complete() and storage.exists(layout.manifest(name))
+def _state(name: str, recipe: Recipe, layout: Layout, deleted: tuple[str, ...]) -> str:
+    state = StageState(layout, name)
+    recorded = state.recorded_fingerprint()
+    if name in deleted or recorded is None:
+        return "to do"
+    made = state.complete() and storage.exists(layout.manifest(name))
+    if made and recorded["settings"] != build_stage(name, recipe, layout).settings:
+        return "of another recipe"
+    return "complete" if made else "to do"
+
+
+def _row(
+    name: str, recipe: Recipe, layout: Layout, units: int, text: float, deleted: tuple[str, ...]
+) -> dict[str, Any]:
+    state = _state(name, recipe, layout, deleted)
+    complete = state == "complete"
     sharded = name in ("download", *_INPUT)
     cores = min(recipe.executor.workers, max(1, units)) if sharded else 1
     if name == "train":
@@ -119,7 +135,7 @@ def _row(name: str, recipe: Recipe, layout: Layout, units: int, text: float) -> 
         seconds, disk = rate.phases * rate.start_seconds + work / cores, text * rate.disk_share
     return {
         "stage": name,
-        "state": "complete" if complete else "to do",
+        "state": state,
         "units": units if sharded else 1,
         "tasks": min(recipe.executor.tasks, units) if sharded else 1,
         "text_bytes": round(text),
@@ -165,4 +181,8 @@ def render(plan: dict[str, Any]) -> str:
     total = (
         f"about {human_seconds(plan['seconds'])} with {plan['workers']} workers and {human_bytes(plan['disk_bytes'])}"
     )
-    return "\n".join([*align(table, left=2), "", f"In all {total} below {plan['workdir']}. Nothing has been done yet."])
+    lines = [*align(table, left=2), "", f"In all {total} below {plan['workdir']}. Nothing has been done yet."]
+    other = [row["stage"] for row in plan["stages"] if row["state"] == "of another recipe"]
+    if other:
+        lines.append(f"`{other[0]}` was made with another recipe: the run will refuse it without `--redo {other[0]}`.")
+    return "\n".join(lines)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
-from lola_data.errors import StageError
+from lola_data.errors import LolaError, StageError
 from lola_data.layout import TREES, Layout
 from pipelines.executors import run_phase
 from pipelines.progress import human_bytes, human_seconds, phase_bar, say
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from lola_data.sections import ExecutorSection
     from pipelines.stage import ShardStep, Work
 
+WHOLE = "stage"
+"""In the place of a phase: a failure of the stage as a whole."""
 FORMAT = 1
 """Raised when a stage's output changes for the same recipe, so that old trees are not mixed with new ones."""
 
@@ -50,7 +53,7 @@ class DriverStage:
 
 
 def fingerprint_of(stage: Stage | DriverStage) -> dict[str, Any]:
-    """What decides a stage's output: its settings and the fingerprints of its inputs.
+    """What decides a stage's output: its settings and the manifests of its inputs.
 
     Raises:
         StageError: an input tree is missing or not complete.
@@ -65,15 +68,24 @@ def fingerprint_of(stage: Stage | DriverStage) -> dict[str, Any]:
 
 def _input_digest(stage: Stage | DriverStage, name: str) -> str:
     layout = stage.layout
-    state = StageState(layout, name)
     if name in layout.trees:
         files = storage.list_files(layout.tree(name), "")
         if not files:
             raise StageError(f"{stage.name}: {layout.tree(name)}: nothing there; give the tree of {TREES[name]} shards")
         return digest(files)
-    if not state.complete():
+    if _made_by_hand(layout, name):
+        return digest(storage.list_files(layout.tree(name), ".model"))
+    if not StageState(layout, name).complete() or not storage.exists(layout.manifest(name)):
         raise StageError(f"{stage.name}: its input {layout.tree(name)} is not complete; run the stage `{name}` first")
-    return digest(state.recorded_fingerprint())
+    # The manifest holds the settings, the counts and the digests of all that came in from outside.
+    return digest(storage.read_json(layout.manifest(name)))
+
+
+def _made_by_hand(layout: Layout, name: str) -> bool:
+    """Whether a tree is one that `lola-data tokenizer train` has put where the stage would have."""
+    if name != "tokenizer" or StageState(layout, name).recorded_fingerprint() is not None:
+        return False
+    return storage.exists(storage.join(layout.tree(name), "tokenizer.model"))
 
 
 def run_stage(stage: Stage | DriverStage, executor: ExecutorSection) -> dict[str, Any]:
@@ -83,36 +95,73 @@ def run_stage(stage: Stage | DriverStage, executor: ExecutorSection) -> dict[str
         StageError: input missing, recipe changed, or units failed (each named with its message and log).
     """
     state = StageState(stage.layout, stage.name)
+    _check_overlap(stage)
     fingerprint = fingerprint_of(stage)
     state.begin(fingerprint, same_units=stage.same_units if isinstance(stage, Stage) else None)
+    state.forget_failures(WHOLE)
+    if _up_to_date(stage, state):
+        say(f"{stage.name}: up to date")
+        return storage.read_json(stage.layout.manifest(stage.name))
     started = time.monotonic()
-    if isinstance(stage, DriverStage):
-        if state.complete() and storage.exists(stage.layout.manifest(stage.name)):
-            say(f"{stage.name}: up to date")
-            return storage.read_json(stage.layout.manifest(stage.name))
-        _check_inputs(stage)
-        say(f"{stage.name}: started")
-        manifest = {"format": FORMAT, "stage": stage.name, "fingerprint": fingerprint, **stage.action()}
-        storage.write_json(stage.layout.manifest(stage.name), manifest)
-        state.mark_complete()
-    else:
-        if _up_to_date(stage, state):
-            say(f"{stage.name}: up to date")
-            return storage.read_json(stage.layout.manifest(stage.name))
-        _check_inputs(stage)
-        for phase in stage.phases:
-            _forget_lost_output(stage, phase.phase)
-        for root in stage.output_roots():
-            storage.remove_temporaries(root)
-        for phase in stage.phases:
-            _run_phase(stage, phase, executor)
-        manifest = stage.write_manifest(fingerprint)
-        for line in summary(manifest):
-            say(line)
+    try:
+        manifest = _work(stage, state, fingerprint, executor)
+    except LolaError as error:
+        # Units tell their own failures; what stops the stage as a whole is kept for `status`.
+        phases = stage.phases if isinstance(stage, Stage) else []
+        if not any(state.failures(phase.phase) for phase in phases):
+            log = stage.layout.logs(stage.name)
+            with suppress(LolaError):
+                state.mark_failed(WHOLE, stage.name, message=str(error), log=log)
+        raise
     seconds = time.monotonic() - started
     storage.write_json(stage.layout.logs(stage.name, "timing.json"), {"seconds": round(seconds, 2)})
     say(f"{stage.name}: done in {human_seconds(seconds)}")
     return manifest
+
+
+def _work(
+    stage: Stage | DriverStage, state: StageState, fingerprint: dict[str, Any], executor: ExecutorSection
+) -> dict[str, Any]:
+    _check_inputs(stage)
+    for root in stage.output_roots():
+        storage.remove_temporaries(root)
+    if isinstance(stage, DriverStage):
+        say(f"{stage.name}: started")
+        manifest = {"format": FORMAT, "stage": stage.name, "fingerprint": fingerprint, **stage.action()}
+        storage.write_json(stage.layout.manifest(stage.name), manifest)
+        state.mark_complete()
+        return manifest
+    for phase in stage.phases:
+        _forget_lost_output(stage, phase.phase)
+    for phase in stage.phases:
+        _run_phase(stage, phase, executor)
+    manifest = stage.write_manifest(fingerprint)
+    for line in summary(manifest):
+        say(line)
+    return manifest
+
+
+def _check_overlap(stage: Stage | DriverStage) -> None:
+    """Raise StageError where a folder that is read is one that the stage writes, and `--redo` deletes."""
+    places = [stage.layout.trees[name] for name in stage.inputs if name in stage.layout.trees]
+    places += [stage.settings["path"]] if stage.name == "download" and stage.settings.get("path") else []
+    for place in places:
+        if storage.is_remote(place):
+            if place.rstrip("/") in (root.rstrip("/") for root in stage.output_roots()):
+                raise StageError(_overlap(stage, place, place))
+            continue
+        read = storage.local_path(place).resolve()
+        for root in stage.output_roots():
+            written = None if storage.is_remote(root) else storage.local_path(root).resolve()
+            if written is not None and (read == written or written in read.parents or read in written.parents):
+                raise StageError(_overlap(stage, place, root))
+
+
+def _overlap(stage: Stage | DriverStage, place: str, root: str) -> str:
+    return (
+        f"{stage.name}: {place} is to be read, but {root} is where the stage writes. Set another `workdir`, or move "
+        f"the shards to a folder of their own"
+    )
 
 
 def _check_inputs(stage: Stage | DriverStage) -> None:
@@ -124,10 +173,14 @@ def _check_inputs(stage: Stage | DriverStage) -> None:
         return
     for name in stage.inputs:
         tree = storage.local_path(stage.layout.tree(name))
-        if name in stage.layout.trees or (isinstance(stage, DriverStage) and not tree.exists()):
+        if (
+            name in stage.layout.trees
+            or _made_by_hand(stage.layout, name)
+            or (isinstance(stage, DriverStage) and not tree.exists())
+        ):
             continue
         for path, size in _files_of(stage.layout, name):
-            if not path.exists() or path.stat().st_size != size:
+            if not path.is_file() or path.stat().st_size != size:
                 raise StageError(
                     f"{stage.name}: {path} {'is not what' if path.exists() else 'is gone that'} the stage `{name}` "
                     f"made. Run the whole recipe, or that stage: it makes again what is missing, and nothing else"
@@ -138,18 +191,27 @@ def _files_of(layout: Layout, name: str) -> list[tuple[Path, int]]:
     manifest = storage.local_path(layout.manifest(name))
     if not manifest.exists():
         return [(manifest, 0)]
-    files = [file for file in storage.read_json(str(manifest)).get("files", []) if isinstance(file, dict)]
     root = storage.local_path(layout.workdir)
+    files = storage.read_json(str(manifest)).get("files", [])
     return [(root / file["path"], file["bytes"]) for file in files if file["path"].startswith(f"{TREES[name]}/")]
 
 
-def _up_to_date(stage: Stage, state: StageState) -> bool:
-    # Intermediate files are deleted at the end, so of a finished stage only the last phase's output is looked for.
+def _up_to_date(stage: Stage | DriverStage, state: StageState) -> bool:
+    """Whether a stage is finished and all its output there; what is not is forgotten, to be made again."""
     if not state.complete() or not storage.exists(stage.layout.manifest(stage.name)):
         return False
-    if _forget_lost_output(stage, stage.phases[-1].phase):
+    # Intermediate files are deleted at the end, so of a finished stage only the last phase's output is looked for.
+    if isinstance(stage, Stage) and _forget_lost_output(stage, stage.phases[-1].phase):
         return False
-    stage.delete_scratch()
+    if not storage.is_remote(stage.layout.workdir):
+        for path, size in _files_of(stage.layout, stage.name):
+            if not path.is_file() or path.stat().st_size != size:
+                state.forget_completion()
+                return False
+    if isinstance(stage, Stage):
+        for phase in stage.phases:
+            state.forget_failures(phase.phase)
+        stage.delete_scratch()
     return True
 
 
@@ -162,7 +224,7 @@ def _forget_lost_output(stage: Stage, phase: str) -> int:
     for report in state.reports(phase):
         for file in report.files:
             path = storage.local_path(storage.join(stage.layout.workdir, file.path))
-            if not path.exists() or path.stat().st_size != file.bytes:
+            if not path.is_file() or path.stat().st_size != file.bytes:
                 state.forget(phase, report.key)
                 forgotten += 1
                 break
@@ -191,9 +253,9 @@ def _run_phase(stage: Stage, step: ShardStep, executor: ExecutorSection) -> None
         if left
         else f"{label}: nothing left to do"
     )
+    state.forget_failures(step.phase)
     if not left:
         return
-    state.forget_failures(step.phase)
 
     def completed() -> int:
         return sum(sizes.get(key, 0) for key in state.done_keys(step.phase))
@@ -240,10 +302,24 @@ def summary(manifest: dict[str, Any]) -> list[str]:
 
 
 def redo(stage: Stage | DriverStage) -> None:
-    """Delete what a stage wrote, so that it starts afresh. Local work folders only."""
+    """Delete what a stage wrote, so that it starts afresh. Local work folders only.
+
+    Raises:
+        StageError: the work folder is remote, an input lies in what would be deleted, or a file cannot be deleted.
+    """
     if storage.is_remote(stage.layout.workdir):
         raise StageError(f"{stage.layout.workdir}: --redo deletes local folders only; delete the remote ones yourself")
+    _check_overlap(stage)
     for root in stage.output_roots():
         path = storage.local_path(root)
-        if stage.name not in stage.layout.trees or path != storage.local_path(stage.layout.tree(stage.name)):
-            shutil.rmtree(path, ignore_errors=True)
+        if stage.name in stage.layout.trees and path == storage.local_path(stage.layout.tree(stage.name)):
+            continue
+        try:
+            # A link to a folder stays: it says where the user wants the tree to lie.
+            for child in [path] if path.is_dir() and not path.is_symlink() else path.iterdir() if path.is_dir() else []:
+                shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+        except OSError as error:
+            raise StageError(
+                f"{stage.name}: {error.filename or path} cannot be deleted: {error.strerror or error}. Delete it "
+                f"yourself and run the same command again"
+            ) from error

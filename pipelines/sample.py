@@ -268,7 +268,9 @@ class SampleStage(Stage):
         self.extra = {"plan": made.to_json()}
         manifest = super().finish(reports, fingerprint)
         lines = plan_lines(made)
-        storage.write_json(storage.join(tree, "plan.json"), made.to_json())
+        plan = storage.join(tree, "plan.json")
+        storage.write_json(plan, made.to_json())
+        manifest["files"].append({"path": f"{TREES[self.name]}/plan.json", "bytes": storage.size(plan), "rows": 0})
         with storage.atomic_output(storage.join(tree, "plan.txt")) as handle:
             handle.write(("\n".join(lines) + "\n").encode())
         for line in lines[: SHOWN + 2]:

@@ -133,12 +133,16 @@ class ShardStep(PipelineStep, ABC):
                     report = self.process(work)
                     report.check()
                     state.mark_done(self.phase, report)
-            except LolaError as error:
-                logger.error(f"{work.key}: {error}")
-                state.mark_failed(self.phase, work.key, message=str(error), log=log)
-            except Exception as error:
-                logger.exception(f"{work.key}: unexpected error")
-                message = f"{work.key}: unexpected {type(error).__name__}: {error}. This is a bug: see the log"
+            except Exception as caught:
+                error = caught
+                if isinstance(caught, OSError):
+                    error = storage.disk_error(caught.filename or work.key, caught)
+                message = str(error)
+                if isinstance(error, LolaError):
+                    logger.error(f"{work.key}: {message}")
+                else:
+                    logger.exception(f"{work.key}: unexpected error")
+                    message = f"{work.key}: unexpected {type(error).__name__}: {error}. This is a bug: see the log"
                 state.mark_failed(self.phase, work.key, message=message, log=log)
             else:
                 self.stat_update("documents", value=sum(counts.documents for counts in report.taken.values()))

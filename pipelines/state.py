@@ -76,7 +76,7 @@ class StageState:
             StageError: it was begun with another one; the first fields that changed are named.
         """
         recorded = self.recorded_fingerprint()
-        if recorded is None:
+        if recorded is None or not self._has_output():
             storage.write_json(self._path("fingerprint.json"), fingerprint)
             return
         changed = differences(recorded, fingerprint)
@@ -88,6 +88,16 @@ class StageState:
                 f"{self.stage}: {self.layout.tree(self.stage)} was made with another recipe or input ({shown}). "
                 f"Run with `--redo {self.stage}` to delete it and what was made from it, or set another `workdir`"
             )
+
+    def _has_output(self) -> bool:
+        """Whether anything has been made: a unit finished, or, where there are no units, a file in the tree."""
+        if self.complete():
+            return True
+        root = self.layout.state(self.stage)
+        return bool(
+            any("/done/" in f"/{path}" for path, _ in storage.list_files(root, ".json"))
+            or storage.list_files(self.layout.tree(self.stage), "")
+        )
 
     def plan(self, phase: str) -> list[dict[str, Any]] | None:
         """The recorded plan of a phase."""
@@ -112,9 +122,13 @@ class StageState:
         if not storage.is_remote(self.layout.workdir):
             storage.local_path(self._path(phase, "failed", _file(report.key))).unlink(missing_ok=True)
 
+    def forget_completion(self) -> None:
+        """Forget that the stage is finished; its units stay so."""
+        storage.local_path(self._path("complete.json")).unlink(missing_ok=True)
+
     def forget(self, phase: str, key: str) -> None:
         """Forget that a unit, and so the stage, is finished."""
-        storage.local_path(self._path("complete.json")).unlink(missing_ok=True)
+        self.forget_completion()
         storage.local_path(self._path(phase, "done", _file(key))).unlink(missing_ok=True)
 
     def reports(self, phase: str) -> list[UnitReport]:
@@ -139,7 +153,9 @@ class StageState:
         return sorted(found, key=lambda failure: failure["key"])
 
     def forget_failures(self, phase: str) -> None:
-        """Forget the failures of an earlier attempt."""
+        """Forget the failures of an earlier attempt. (Those below a remote work folder stay.)"""
+        if storage.is_remote(self.layout.workdir):
+            return
         folder = storage.local_path(self._path(phase, "failed"))
         for path, _ in storage.list_files(str(folder), ".json"):
             (folder / path).unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lola_data import storage
+from lola_data.errors import RecipeError
 from lola_data.layout import Layout
 from lola_data.section_options import section_options, section_values, split_codes
 from lola_data.sections import TokenizerSection
@@ -67,7 +69,12 @@ def train(
         recipe = parse_recipe("", name="tokenizer train", overrides=overrides)
     if out is None or (tree is None and not recipe.tokenizer.model):
         raise click.UsageError("name TREE (text to train on) and --out, or give --recipe")
-    codes = split_codes(languages) if languages else recipe.selected
+    if storage.exists(storage.join(out, "manifest.json")):
+        raise RecipeError(
+            f"{out}: the tokenizer of a run, which its token shards depend on; name another --out, or make it anew "
+            f"with `lola-data run RECIPE --only tokenizer --redo tokenizer`"
+        )
+    codes = recipe.selected if languages is None else split_codes(languages)
     with _working("training"):
         source = {} if recipe.tokenizer.model else tree_source(tree or "", codes)
         card = make_tokenizer(recipe.tokenizer, source, out, seed=recipe.seed)
@@ -103,7 +110,7 @@ def report(model: str, tree: str, languages: str | None, reference: str, max_byt
       lola-data tokenizer report work/demo/tokenizer/tokenizer.model work/demo/sampled --json
     """
     with _working("measuring"):
-        rows = _measure(model, tree, split_codes(languages) if languages else None, max_bytes, reference)
+        rows = _measure(model, tree, None if languages is None else split_codes(languages), max_bytes, reference)
     if as_json:
         click.echo(json.dumps([row.to_json() for row in rows], ensure_ascii=False, indent=1))
     else:
@@ -140,6 +147,8 @@ def encode(model: str, text: str | None, as_json: bool) -> None:
 def _standard_input() -> str:
     from lola_data.errors import ShardError
 
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise ShardError("standard input is closed; give the text with --text")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
