@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lola_data.errors import ShardError
-from lola_data.shards import BATCH_BYTES, open_parquet
+from lola_data.shards import BATCH_BYTES, open_parquet, refuse_doubled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +37,8 @@ _BATCH_ROWS = 65_536
 _PENDING_ROWS = 262_144
 """Rows whose figures wait before they are summed: one round of sums costs about as much for one row as for these."""
 _PENDING_PARTS = 16
-_URL_HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?:[Ww]{3}\.)?([^/?#:]+)"
+# An IPv6 address stands in brackets, for the colons inside it.
+_URL_HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?:[Ww]{3}\.)?(\[[^\]/?#]+\]|[^/?#:\[][^/?#:]*)"
 
 _TEXTS = ("text", "source", "url", "claimed_lang", "lang", "script")
 _REMOVED = ("reason", "claimed_lang", "lang", "source", "bytes")
@@ -183,6 +184,7 @@ def _batches(shard: Shard, wanted: Sequence[str]) -> Iterator[dict[str, pa.Array
     """Columns by name, batch by batch; a missing optional one is all null."""
     with open_parquet(shard.path) as file:
         names = file.schema_arrow.names
+        refuse_doubled(shard.path, names, wanted)
         if wanted[0] not in names:
             raise ShardError(
                 f"{shard.path}: no column `{wanted[0]}` (it has {', '.join(names) or 'none'}); "
@@ -256,7 +258,7 @@ def _document_sums(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
         pl.col("length").sum().alias("characters"),
         elsewhere.sum().cast(pl.Int64).alias("elsewhere"),
     )
-    domain = pl.col("url").str.extract(_URL_HOST).str.to_lowercase()
+    domain = pl.col("url").str.extract(_URL_HOST).str.strip_chars("[]").str.to_lowercase()
     return {
         "sizes": sizes,
         "lengths": _tallied("lengths", rows),

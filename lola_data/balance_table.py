@@ -42,10 +42,11 @@ def table(balance: Balance, by: Grouping) -> pl.DataFrame:
     ``empty``, ``bytes``, ``characters``, ``share`` of the bytes in [0, 1], ``mean_length``, ``p10_length``,
     ``p50_length``, ``p90_length`` in characters (linear between the two nearest documents), ``elsewhere``; then
     ``tokens`` and ``bytes_per_token`` (null without token shards); ``first_documents`` and ``first_share`` of the first
-    stage; ``removed`` and ``removed_share`` by identify and dedup, of what was there before them (null unless stages
-    are joined); ``target_share`` and ``epochs`` (null without a plan; of a group weighted by the
-    bytes that can be drawn from); and for each of
-    several stages ``<stage>_documents``, ``<stage>_bytes``, ``<stage>_characters``, ``<stage>_tokens``.
+    stage; ``relabelled_in`` and ``relabelled_out``, documents that identify moved into the group and out of it;
+    ``removed`` and ``removed_share`` by identify and dedup, of all that ever lay in the group, relabelled in or out
+    included (these four null unless stages are joined); ``target_share`` and ``epochs`` (null without a plan; of a
+    group weighted by the bytes that can be drawn from); and for each of several stages ``<stage>_documents``,
+    ``<stage>_bytes``, ``<stage>_characters``, ``<stage>_tokens``.
     """
     known = described(balance.languages)
     if by == "language":
@@ -127,7 +128,7 @@ def _figures(balance: Balance, keys: pl.DataFrame, column: str) -> pl.DataFrame:
         pl.col("documents").sum().alias("first_documents"), pl.col(unit).sum().alias("first_share")
     )
     wide = _with(wide, first, 0).with_columns(_share("first_share").alias("first_share"))
-    wide = _removals(balance, wide, keyed)
+    wide = _removals(balance, wide, keyed, keys if column == "group" else None)
     wide = _targets(balance, wide, keyed, column)
 
     if len(balance.stages) > 1:
@@ -158,18 +159,36 @@ def _quantiles(lengths: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _removals(balance: Balance, wide: pl.DataFrame, keyed: Any) -> pl.DataFrame:
+def _removals(balance: Balance, wide: pl.DataFrame, keyed: Any, keys: pl.DataFrame | None) -> pl.DataFrame:
+    """``relabelled_in``, ``relabelled_out``, ``removed`` and ``removed_share``. ``keys``: None for groups by source,
+    which no document leaves."""
     if not balance.joined:
-        return wide.with_columns(
-            pl.lit(None, pl.Int64).alias("removed"), pl.lit(None, pl.Float64).alias("removed_share")
-        )
-    rows = balance.removed.filter(pl.col("step") != "sample", pl.col("reason") != "relabelled")
-    arrived = balance.detected.filter(pl.col("claimed") != pl.col("lang"))
-    wide = _with(wide, keyed(rows).group_by("group").agg(pl.col("documents").sum().alias("removed")), 0)
-    wide = _with(wide, keyed(arrived).group_by("group").agg(pl.col("documents").sum().alias("arrived")), 0)
-    # A work folder may hold only the later trees: what they removed was there as well.
-    before = pl.max_horizontal(pl.col("first_documents"), pl.col("removed")) + pl.col("arrived")
-    return wide.with_columns((pl.col("removed") / before).fill_nan(0.0).alias("removed_share")).drop("arrived")
+        unknown = [pl.lit(None, pl.Int64).alias(name) for name in ("relabelled_in", "relabelled_out", "removed")]
+        return wide.with_columns(*unknown, pl.lit(None, pl.Float64).alias("removed_share"))
+    wide = _moves(balance, wide, keys)
+    rows = keyed(balance.removed.filter(pl.col("step") != "sample", pl.col("reason") != "relabelled"))
+    wide = _with(wide, rows.group_by("group").agg(pl.col("documents").sum().alias("removed")), 0)
+    # A work folder may hold only the later trees: what left before the first of them was there as well.
+    first = balance.stages[0]
+    earlier = {"raw": [], "identified": ["identify"]}.get(first, ["identify", "dedup"])
+    gone = rows.filter(pl.col("step").is_in(earlier)).group_by("group").agg(pl.col("documents").sum().alias("gone"))
+    wide = _with(wide, gone, 0)
+    moved = pl.col("relabelled_in" if first == "raw" else "relabelled_out")
+    before = pl.col("first_documents") + pl.col("gone") + moved
+    return wide.with_columns((pl.col("removed") / before).fill_nan(0.0).alias("removed_share")).drop("gone")
+
+
+def _moves(balance: Balance, wide: pl.DataFrame, keys: pl.DataFrame | None) -> pl.DataFrame:
+    """Documents that identify moved from one group to another, by either. A move inside a group is none."""
+    if keys is None:
+        return wide.with_columns(pl.lit(0, pl.Int64).alias(name) for name in ("relabelled_in", "relabelled_out"))
+    moved = balance.detected.join(keys.rename({"group": "to"}), on="lang", how="left")
+    moved = moved.join(keys.rename({"lang": "claimed", "group": "from"}), on="claimed", how="left")
+    moved = moved.filter(pl.col("from").ne_missing(pl.col("to")))
+    for column, name in (("to", "relabelled_in"), ("from", "relabelled_out")):
+        summed = moved.group_by(pl.col(column).alias("group")).agg(pl.col("documents").sum().alias(name))
+        wide = _with(wide, summed, 0)
+    return wide
 
 
 def _targets(balance: Balance, wide: pl.DataFrame, keyed: Any, column: str) -> pl.DataFrame:

@@ -93,6 +93,8 @@ def _columns(balance: Balance, by: Grouping) -> list[_Column]:
         _Column("share", "share", readable_share, 84),
         _Column("target", "target_share", readable_share, 83),
         _Column("epochs", "epochs", lambda value: f"{value:.2f}", 82),
+        _Column("relabelled in", "relabelled_in", _count, 46),
+        _Column("relabelled out", "relabelled_out", _count, 45),
         _Column("removed", "removed_share", readable_share, 81),
         _Column("other lang", "elsewhere", _count, 50),
         _Column("empty", "empty", _count, 15),

@@ -1,7 +1,9 @@
 """What a unit of work took in, put out and removed, and the manifest of a whole tree added up from such reports.
 
 Row balance, always: documents in = documents out + documents removed, by reason. :meth:`UnitReport.check` raises when
-a stage breaks it. Everything here is deterministic: times are kept in the logs, not in the manifest.
+a stage breaks it. Of one language, in + relabelled_in = out + removed + relabelled_out, where the two are the documents
+that came from the folders of other languages and that went there. Everything here is deterministic: times are kept in
+the logs, not in the manifest.
 """
 
 from __future__ import annotations
@@ -37,6 +39,13 @@ class Counts:
         self.characters += other.characters
         self.bytes += other.bytes
         self.tokens += other.tokens
+        return self
+
+    def __isub__(self, other: Counts) -> Counts:
+        self.documents -= other.documents
+        self.characters -= other.characters
+        self.bytes -= other.bytes
+        self.tokens -= other.tokens
         return self
 
     @classmethod
@@ -88,6 +97,24 @@ class UnitReport:
         if counts.documents:
             self.removed.setdefault(lang, {}).setdefault(reason, Counts()).__iadd__(counts)
 
+    def moved(self, lang: str) -> tuple[Counts, Counts]:
+        """Documents that came into a folder from others, and that left it for others.
+
+        It follows from what the folder was given and what it had to give, exactly so for a unit that reads one folder,
+        as all do; of a unit that reads several, what they exchange cancels out.
+        """
+        had, given = Counts(), self.given.get(lang, Counts())
+        had += self.taken.get(lang, Counts())
+        for gone in self.removed.get(lang, {}).values():
+            had -= gone
+        if given.documents == had.documents:
+            return Counts(), Counts()
+        more, less = (given, had) if given.documents > had.documents else (had, given)
+        difference = Counts()
+        difference += more
+        difference -= less
+        return (difference, Counts()) if more is given else (Counts(), difference)
+
     def check(self) -> None:
         """Raise StageError unless documents in = documents out + removed."""
         check_row_balance(self.key, self.taken, self.given, self.removed)
@@ -131,6 +158,8 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The manifest of a stage: totals per language, removals by reason, files, fingerprint. Plain JSON, deterministic.
 
+    A language some of whose documents changed folder has ``relabelled_in`` or ``relabelled_out``, or both.
+
     Args:
         stage: name of the stage.
         reports: one per unit, any order.
@@ -143,6 +172,8 @@ def build_manifest(
     taken: dict[str, Counts] = defaultdict(Counts)
     given: dict[str, Counts] = defaultdict(Counts)
     removed: dict[str, dict[str, Counts]] = defaultdict(lambda: defaultdict(Counts))
+    arrived: dict[str, Counts] = defaultdict(Counts)
+    departed: dict[str, Counts] = defaultdict(Counts)
     files: list[OutputFile] = []
     for report in sorted(reports, key=lambda report: report.key):
         for lang, counts in report.taken.items():
@@ -152,6 +183,10 @@ def build_manifest(
         for lang, reasons in report.removed.items():
             for reason, counts in reasons.items():
                 removed[lang][reason] += counts
+        for lang in {**report.taken, **report.given}:
+            came, went = report.moved(lang)
+            arrived[lang] += came
+            departed[lang] += went
         files.extend(report.files)
     check_row_balance(stage, taken, given, removed)
     languages = sorted({*taken, *given})
@@ -164,6 +199,7 @@ def build_manifest(
                 "in": asdict(taken.get(lang, Counts())),
                 "out": asdict(given.get(lang, Counts())),
                 "removed": {reason: asdict(counts) for reason, counts in sorted(removed.get(lang, {}).items())},
+                **_relabelled(arrived[lang], departed[lang]),
             }
             for lang in languages
         },
@@ -178,6 +214,12 @@ def build_manifest(
         "files": [asdict(file) for file in sorted(files, key=lambda file: file.path)],
         **(extra or {}),
     }
+
+
+def _relabelled(arrived: Counts, departed: Counts) -> dict[str, Any]:
+    """The keys of documents that changed their folder; none of a language without such."""
+    both = {"relabelled_in": arrived, "relabelled_out": departed}
+    return {key: asdict(counts) for key, counts in both.items() if counts.documents}
 
 
 def _total(counts: Iterable[Counts]) -> Counts:

@@ -290,6 +290,8 @@ def _table_columns(balance: Balance, table: pl.DataFrame) -> list[_Column]:
         _Column("planned share", "target_share", readable_share),
         _Column("epochs", "epochs", lambda value: f"{value:.2f}"),
         _Column("removed", "removed_share", readable_share),
+        _Column("relabelled in", "relabelled_in", number),
+        _Column("relabelled out", "relabelled_out", number),
         _Column("other language", "elsewhere", number),
         _Column("no text", "empty", number),
         _Column("mean length", "mean_length", number),

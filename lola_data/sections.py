@@ -102,7 +102,7 @@ class DedupSection(Section):
     """Which document of a pair stays: the first by id, the longest text, or the highest lang_score (ties: first)."""
     max_removed_share: Share = 0.6
     """A language that loses more than this share of its documents stops the run with samples shown."""
-    alarm_min_documents: int = Field(default=100, ge=1)
+    alarm_min_documents: int = Field(default=10, ge=1)
     """Languages with fewer documents raise no alarm."""
     waive: list[str] = Field(default_factory=list)
     """Languages whose alarm you have looked at and accept."""
@@ -173,7 +173,8 @@ class TokenizeSection(Section):
     """Token shards."""
 
     valid_share: float = Field(default=0.01, ge=0.0, le=0.5)
-    """Share of the documents of every language that is held out, chosen by hash of (seed, id)."""
+    """Share of the documents of every language that is held out, chosen by hash of (seed, id). Above 0 at least one of
+    two or more, and never all."""
 
 
 class BalanceSection(Section):

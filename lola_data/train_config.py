@@ -135,7 +135,7 @@ class TrainConfig:
     grad_clip: float = _option(1.0, "Largest norm of the gradient; 0 does not clip.", ge=0.0)
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "Where to train; auto takes CUDA if there is one.")
     precision: Literal["auto", "fp32", "bf16"] = _option(
-        "auto", "bf16 is autocast with fp32 weights; auto takes it on CUDA and fp32 on the CPU."
+        "auto", "bf16 is autocast with fp32 weights; auto takes it on CUDA devices that have it, fp32 elsewhere."
     )
     threads: int | None = _option(None, "Threads of torch on the CPU (default: torch's own choice).", ge=1, le=1024)
     deterministic: bool = _option(

@@ -37,11 +37,16 @@ def render(rows: list[dict[str, Any]], *, with_languages: bool = False) -> str:
 
 
 def _languages(languages: dict[str, Any]) -> list[str]:
+    """A row a language: in, and relabelled in, are out, removed by each reason, and relabelled out."""
     reasons = sorted({reason for one in languages.values() for reason in one["removed"]})
-    table = [("lang", "in", "out", *reasons)]
+    came, went = (
+        [key] if any(key in one for one in languages.values()) else [] for key in ("relabelled_in", "relabelled_out")
+    )
+    heads = ("in", *came, "out", *reasons, *went)
+    table = [("lang", *(head.replace("relabelled_", "relabelled ") for head in heads))]
     for lang, one in languages.items():
-        removed = (f"{one['removed'].get(reason, {}).get('documents', 0):,}" for reason in reasons)
-        table.append((lang, f"{one['in']['documents']:,}", f"{one['out']['documents']:,}", *removed))
+        sizes = {**one["removed"], **{key: one[key] for key in ("in", "out", *came, *went) if key in one}}
+        table.append((lang, *(f"{sizes.get(head, {}).get('documents', 0):,}" for head in heads)))
     return align(table, left=1)
 
 

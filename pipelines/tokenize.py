@@ -1,7 +1,8 @@
 """The stage tokenize: sampled/<lang>/ -> tokens/<split>/<lang>_00000.{bin,idx}, ready for the trainer and for Megatron.
 
 A unit of work is a piece of one language's shards. Its documents are parted into ``train`` and ``valid`` by hash of
-(seed, id), encoded, each followed by the end-of-document token, and written as one shard per split. Beside each shard
+(seed, id), so that a language of two or more documents has some in both, encoded, each followed by the end-of-document
+token, and written as one shard per split. Beside each shard
 lies ``<lang>_00000.ids.parquet``, a row per document in the same order: its ``id``, from which the raw shard and row
 can be read, and its ``tokens``, end-of-document included.
 
@@ -15,9 +16,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from lola_data import storage
+from lola_data.errors import ShardError
 from lola_data.layout import TREES
 from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.sampling import SamplingPlan
@@ -36,7 +39,7 @@ from tokenizer.encode import Encoder
 from tokenizer.sample import DOCUMENT, check_utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -49,13 +52,24 @@ TRAIN, VALID = "train", "valid"
 IDS = pa.schema([pa.field("id", pa.string()), pa.field("tokens", pa.int32())])
 """Columns of ``.ids.parquet``. The running sum of ``tokens`` gives each document's place in the ``.bin`` file."""
 
+SURE = 50
+"""With so many documents expected in a part, it is empty once in e^50 languages."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenWork:
-    """A piece of a language's shards and its number within the language, which names the token shards made of it."""
+    """A piece of a language's shards.
+
+    Attributes:
+        unit: the piece.
+        number: its number within the language, which names the token shards made of it.
+        bound: documents with a hash below it are held out; None: a shard of the language cannot be read, so that its
+            split is not known yet.
+    """
 
     unit: Unit
     number: int
+    bound: int | None
 
     @property
     def lang(self) -> str:
@@ -74,7 +88,7 @@ class TokenWork:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
-        return {"unit": self.unit.to_json(), "number": self.number}
+        return {"unit": self.unit.to_json(), "number": self.number, "bound": self.bound}
 
 
 class TokenizeStep(ShardStep):
@@ -91,18 +105,39 @@ class TokenizeStep(ShardStep):
 
     def plan(self) -> list[TokenWork]:
         """The pieces of the sampled tree, numbered within each language."""
+        units = plan_units(self.layout.tree("sample"), languages=self.languages, unit_bytes=self.unit_bytes)
         works: list[TokenWork] = []
-        for unit in plan_units(self.layout.tree("sample"), languages=self.languages, unit_bytes=self.unit_bytes):
-            same = works and works[-1].lang == unit.lang
-            works.append(TokenWork(unit, works[-1].number + 1 if same else 0))
+        for _, group in groupby(units, key=lambda unit: unit.lang):
+            pieces = list(group)
+            bound: int | None = None
+            # A broken shard must not keep other languages from being planned: it fails the units of its own, by name.
+            with suppress(ShardError):
+                bound = self.bound_of(pieces)
+            works += (TokenWork(unit, number, bound) for number, unit in enumerate(pieces))
         return works
+
+    def bound_of(self, pieces: list[Unit]) -> int:
+        """Hash below which the documents of a language, whose units are ``pieces``, are held out.
+
+        Raises:
+            ShardError: a shard whose ids have to be read cannot be.
+        """
+        if self.valid_share * sum(unit.rows for unit in pieces) >= SURE:
+            return share_bound(self.valid_share)
+        tree = self.layout.tree("sample")
+        batches = (batch for unit in pieces for batch in read_batches(tree, unit, DOCUMENT, columns=["id"]))
+        return held_out_bound((batch["id"] for batch in batches), self.valid_share, self.seed)
 
     def work_from_json(self, value: dict[str, Any]) -> TokenWork:
         """The inverse of :meth:`TokenWork.to_json`."""
-        return TokenWork(Unit(**value["unit"]), value["number"])
+        return TokenWork(Unit(**value["unit"]), value["number"], value["bound"])
 
     def process(self, work: TokenWork) -> UnitReport:
         """Encode one unit and write its shards; a split without a document gets none."""
+        bound = work.bound
+        if bound is None:  # raises unless the shard has been mended since
+            tree = self.layout.tree("sample")
+            bound = self.bound_of(plan_units(tree, languages=[work.lang], unit_bytes=self.unit_bytes))
         encoder = load_encoder(model_path(self.layout))
         report = UnitReport(work.key)
         writers: dict[str, SplitWriter] = {}
@@ -110,7 +145,7 @@ class TokenizeStep(ShardStep):
             for batch in read_batches(self.layout.tree("sample"), work.unit, DOCUMENT):
                 check_utf8(batch["text"], batch["id"], work.lang)
                 report.take(work.lang, Counts.of(batch["text"]))
-                held_out = held_out_mask(batch["id"], self.valid_share, self.seed)
+                held_out = held_out_mask(batch["id"], bound, self.seed)
                 for split, chosen in ((TRAIN, ~held_out), (VALID, held_out)):
                     if not chosen.any():
                         continue
@@ -204,9 +239,32 @@ def _folder(target: str) -> Iterator[Path]:
                 shutil.copyfileobj(source, handle)
 
 
-def held_out_mask(ids: pa.Array, valid_share: float, seed: int) -> NDArray[np.bool_]:
-    """Which documents are held out, bool[N]: those whose hash of (seed, id) lies below ``valid_share`` of its range."""
-    return unit_hash(seed, ids, "valid") < np.uint64(int(valid_share * 2**64))
+def held_out_mask(ids: pa.Array, bound: int, seed: int) -> NDArray[np.bool_]:
+    """Which documents are held out, bool[N]: those whose hash of (seed, id) lies below ``bound``."""
+    return unit_hash(seed, ids, "valid") < np.uint64(bound)
+
+
+def held_out_bound(ids: Iterable[pa.Array], valid_share: float, seed: int) -> int:
+    """The bound for :func:`held_out_mask` of a language whose documents are ``ids``, in any order and pieces.
+
+    It is ``valid_share`` of the range of the hashes, but moved, where need be, so that of two or more documents one at
+    least is held out and one is left to train on: the one with the lowest and the one with the highest hash.
+    """
+    if not valid_share:
+        return 0
+    lowest, highest = 2**64, -1
+    for part in ids:
+        hashes = unit_hash(seed, part, "valid")
+        if hashes.size:
+            lowest, highest = min(lowest, int(hashes.min())), max(highest, int(hashes.max()))
+    if lowest >= highest:  # one document, or none
+        return 0
+    return min(max(share_bound(valid_share), lowest + 1), highest)
+
+
+def share_bound(valid_share: float) -> int:
+    """``valid_share`` of the range of the hashes."""
+    return int(valid_share * 2**64)
 
 
 def model_path(layout: Layout) -> str:

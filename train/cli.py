@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,15 +76,28 @@ def train(
     _print_result(result, as_json)
 
 
+class FiniteRange(click.FloatRange):
+    """A range of numbers that excludes infinity and what is not a number at all."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--prompt", default="", help="Text to continue; without one a new document is begun.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Most tokens made.")
 @click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.8, show_default=True, help="0 takes the likeliest token."
+    "--temperature", type=FiniteRange(min=0), default=0.8, show_default=True, help="0 takes the likeliest token."
 )
 @click.option("--top-k", type=click.IntRange(min=1), help="Draw among the k likeliest tokens alone.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="The same seed gives the same text."
+)
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="SentencePiece model, if RUN holds none.")
 @click.option("--json", "as_json", is_flag=True, help="Print prompt, continuation, step and seed as JSON.")
 def generate(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lola_data.errors import TrainingError
-from lola_data.train_config import nearest
 from train.mixture import LanguageMixture
 from train.permutation import Permutation, key_of
 
@@ -142,7 +141,7 @@ class Loader:
 
     Window j of a language is tokens j * seq_len to (j + 1) * seq_len of its stream, and one more as the last target, so
     a pass shows each token once as a target. A language with fewer tokens than a window repeats within it; one with
-    none takes no part, and the others share its weight.
+    none, or without a shard, takes no part, and the others share its weight.
 
     Args:
         shards: training shards by language.
@@ -152,7 +151,7 @@ class Loader:
         seed: of everything random here.
 
     Raises:
-        TrainingError: no language has both tokens and weight, or ``weights`` names a language without shards.
+        TrainingError: no language has both tokens and weight.
     """
 
     def __init__(
@@ -164,9 +163,6 @@ class Loader:
         batch_size: int,
         seed: int,
     ) -> None:
-        for name, weight in weights.items():
-            if weight > 0 and name not in shards:
-                raise TrainingError(f"weights: no training shard of language {name!r}; {nearest(name, list(shards))}")
         streams = {name: DocumentStream(parts, key_of("stream", seed, name)) for name, parts in shards.items()}
         used = {name: weights.get(name, 0.0) for name, stream in streams.items() if stream.num_tokens}
         if not any(used.values()):

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from lola_data.errors import TrainingError
+from lola_data.train_config import nearest
 from train.checkpoint import Checkpoint, Identity, check_identity, has_checkpoints, newest_checkpoint, save_checkpoint
 from train.data import Loader
 from train.evaluate import HeldOut, HeldOutLoss, evaluate, make_held_out
@@ -119,8 +120,8 @@ class _Run:
         self.config, self.tree, self.run_dir, self.device, self.progress = config, tree, run_dir, device, progress
         tokenizer = tree.tokenizer
         self.loader = Loader(
-            tree.train, config.weights or tree.shares or _sizes(tree), seq_len=config.model.seq_len,
-            batch_size=config.batch_size, seed=config.seed,
+            tree.train, training_weights(config, tree), seq_len=config.model.seq_len, batch_size=config.batch_size,
+            seed=config.seed,
         )  # fmt: skip
         if self.loader.unused:
             progress.note(f"languages without training tokens, left out: {', '.join(self.loader.unused)}")
@@ -132,7 +133,7 @@ class _Run:
         self.model.initialise(config.seed)
         self.model.to(device).train()
         self.optimizer = make_optimizer(self.model, config)
-        self.autocast = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+        self.autocast = autocasts(config, device)
         self.step = 0
         self.held_out = self._make_held_out()
 
@@ -318,6 +319,38 @@ def _torch_settings(config: TrainConfig) -> Iterator[torch.device]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
+
+
+def training_weights(config: TrainConfig, tree: TokenTree) -> dict[str, float]:
+    """Weight of each language: of the settings, else of the manifest, else its tokens.
+
+    The manifest may give a share to a language of which nothing is left to train on: the sampling plan is made before
+    the documents are chosen. The settings are a person's words, so there such a name is taken for a mistake.
+
+    Raises:
+        TrainingError: the settings give weight to a language without a training shard.
+    """
+    for name, weight in config.weights.items():
+        if weight > 0 and name not in tree.train:
+            raise TrainingError(f"weights: no training shard of language {name!r}; {nearest(name, list(tree.train))}")
+    return config.weights or tree.shares or _sizes(tree)
+
+
+def autocasts(config: TrainConfig, device: torch.device) -> bool:
+    """Whether forward passes run in bfloat16: if the settings say so, by default on CUDA devices that can.
+
+    Raises:
+        TrainingError: the settings say so, and the device cannot.
+    """
+    if device.type != "cuda":
+        return config.precision == "bf16"
+    able = torch.cuda.is_bf16_supported(including_emulation=False)
+    if config.precision == "bf16" and not able:
+        raise TrainingError(
+            f"precision: bf16, but {torch.cuda.get_device_name(device)} has no bfloat16 arithmetic; set precision to "
+            "fp32, or to auto, which takes what the device has"
+        )
+    return config.precision != "fp32" and able
 
 
 def _sizes(tree: TokenTree) -> dict[str, float]:

@@ -41,6 +41,23 @@ class DecoderOutput(NamedTuple):
     routing: list[RouterStats]
 
 
+class KeyValues:
+    """Keys and values of the tokens that an attention layer has seen, float[B, H, S, D / H] each; none at first."""
+
+    def __init__(self) -> None:
+        self.pair: tuple[Tensor, Tensor] | None = None
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add those of further tokens; returns all."""
+        if self.pair is not None:
+            keys, values = torch.cat([self.pair[0], keys], 2), torch.cat([self.pair[1], values], 2)
+        self.pair = keys, values
+        return self.pair
+
+    def __len__(self) -> int:
+        return 0 if self.pair is None else self.pair[0].shape[2]
+
+
 class Attention(nn.Module):
     """Causal self-attention, through :func:`torch.nn.functional.scaled_dot_product_attention`."""
 
@@ -50,14 +67,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
         self.proj = nn.Linear(config.d_model, config.d_model)
 
-    def forward(self, x_BSD: Tensor, mask: Tensor | None) -> Tensor:
-        """``mask``: bool[B, 1, S, S], true where a query may look; None is plain causal attention."""
+    def forward(self, x_BSD: Tensor, mask: Tensor | None, seen: KeyValues | None = None) -> Tensor:
+        """``mask``: bool[B, 1, S, S], true where a query may look; None is plain causal attention. With ``seen`` the
+        tokens before are looked at too, and S is 1 unless there are none; these are added to it."""
         q, k, v = (
             part.view(*part.shape[:2], self.heads, -1).transpose(1, 2)
             for part in self.qkv(x_BSD).split(x_BSD.shape[-1], dim=-1)
         )
+        if seen is not None:
+            k, v = seen.extend(k, v)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
+        causal = mask is None and q.shape[2] > 1  # one token may look at all there are
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         return self.proj(y.transpose(1, 2).reshape(x_BSD.shape))
 
 
@@ -84,8 +105,10 @@ class Block(nn.Module):
         self.feed_forward = MixtureOfExperts(config, backend) if experts else FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BSD: Tensor, mask: Tensor | None, load_E: Tensor | None) -> tuple[Tensor, RouterStats | None]:
-        x_BSD = x_BSD + self.dropout(self.attention(self.norm1(x_BSD), mask))
+    def forward(
+        self, x_BSD: Tensor, mask: Tensor | None, load_E: Tensor | None = None, seen: KeyValues | None = None
+    ) -> tuple[Tensor, RouterStats | None]:
+        x_BSD = x_BSD + self.dropout(self.attention(self.norm1(x_BSD), mask, seen))
         normed = self.norm2(x_BSD)
         if isinstance(self.feed_forward, MixtureOfExperts):
             y_TD, stats = self.feed_forward(normed.view(-1, normed.shape[-1]), load_E)
@@ -159,6 +182,20 @@ class Decoder(nn.Module):
             if stats is not None:
                 routing.append(stats)
         return self.norm(x_BSD), routing
+
+    def next_logits(self, tokens_BS: Tensor, seen: list[KeyValues]) -> Tensor:
+        """Logits of the token after ``tokens_BS``, float[B, V]: the last of :meth:`forward`, up to rounding.
+
+        Args:
+            tokens_BS: int64[B, S], one document or its beginning; S is 1 once ``seen`` holds tokens.
+            seen: one a block; the tokens before these, to which these are added. At most ``config.seq_len`` in all.
+        """
+        before = len(seen[0])
+        assert tokens_BS.shape[1] == 1 or not before
+        x_BSD = self.tokens(tokens_BS) + self.positions.weight[before : before + tokens_BS.shape[1]]
+        for block, keys_and_values in zip(self.blocks, seen, strict=True):
+            x_BSD, _ = block(x_BSD, None, None, keys_and_values)
+        return F.linear(self.norm(x_BSD[:, -1]), self.tokens.weight)
 
     def document_layout(self, tokens_BS: Tensor) -> tuple[Tensor, Tensor | None]:
         """Positions int64[B or 1, S] and attention mask bool[B, 1, S, S] (None: plain causal).

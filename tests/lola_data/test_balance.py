@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
 import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
@@ -18,7 +20,7 @@ from lola_data import balance_count
 from lola_data.balance import measure
 from lola_data.balance_warnings import warnings_of
 from lola_data.errors import RecipeError, ShardError
-from lola_data.schemas import IDENTIFIED, RAW, REMOVED
+from lola_data.schemas import DEDUPED, IDENTIFIED, RAW, REMOVED
 from lola_data.tokens import TokenShardWriter
 from tests.lola_data.balance_trees import write_rows, write_run, write_tokens
 
@@ -263,6 +265,80 @@ def test_a_large_domain_survives_the_limit_on_domains(tmp_path: Path, monkeypatc
     domains = dict(measure(tmp_path / "raw").domains.select("domain", "documents").iter_rows())
     assert len(domains) <= 4
     assert 50 - 100 / 4 <= domains["big.org"] <= 50
+
+
+HOSTS = [
+    "https://[::1]/x",
+    "https://[2001:DB8::1]:8080/x",
+    "http://user:secret@[::1]:80?q=[]",
+    "http://192.0.2.7:80/[x]",
+    "https://a.org:443",
+    "https://A.org?x=http://b.org/",
+    "https://user@a.org#[y]",
+]
+
+
+@pytest.mark.parametrize("url", HOSTS)
+def test_the_host_is_that_of_the_standard_library(tmp_path: Path, url: str) -> None:
+    write_rows(tmp_path / "raw/de/a.parquet", RAW, [{"text": "x", "url": url}])
+    assert measure(tmp_path / "raw").domains.rows() == [("de", urlsplit(url).hostname, 1)]
+
+
+def test_half_an_address_is_no_host(tmp_path: Path) -> None:
+    write_rows(tmp_path / "raw/de/a.parquet", RAW, [{"text": "x", "url": "https://[::1/x"}])
+    assert not measure(tmp_path / "raw").domains.height
+
+
+def write_relabelled(root: Path) -> None:
+    """Alemannic (als): 4 raw, of which one is empty, one stays and two go to German. German (de): 2 raw, of which one
+    stays and one goes to Alemannic; dedup removes one of the two that came."""
+
+    def seen(claimed: str, lang: str, name: str) -> dict[str, Any]:
+        return {"id": name, "text": name, "source": "mC4", "claimed_lang": claimed, "lang": lang}
+
+    write_rows(root / "raw/als/a.parquet", RAW, [{"text": text, "source": "mC4"} for text in ("", "s", "t", "u")])
+    write_rows(root / "raw/de/a.parquet", RAW, [{"text": text, "source": "mC4"} for text in ("v", "w")])
+    gone = {"claimed_lang": "als", "lang": "und", "source": "mC4", "bytes": 0, "reason": "empty"}
+    write_rows(root / "removed/identify/als/a.parquet", REMOVED, [gone])
+    german = [seen("de", "de", "v"), seen("als", "de", "t"), seen("als", "de", "u")]
+    alemannic = [seen("als", "als", "s"), seen("de", "als", "w")]
+    write_rows(root / "identified/de/a.parquet", IDENTIFIED, german)
+    write_rows(root / "identified/als/a.parquet", IDENTIFIED, alemannic)
+    copy = {"claimed_lang": "als", "lang": "de", "source": "mC4", "bytes": 1, "reason": "exact"}
+    write_rows(root / "removed/dedup/de/a.parquet", REMOVED, [copy])
+    write_rows(root / "deduped/de/a.parquet", DEDUPED, german[:2])
+    write_rows(root / "deduped/als/a.parquet", DEDUPED, alemannic)
+
+
+@pytest.mark.parametrize("raw", ["in the folder", "gone"])
+def test_relabelled_documents_are_shown_and_counted_as_having_been_there(tmp_path: Path, raw: str) -> None:
+    write_relabelled(tmp_path)
+    if raw == "gone":
+        shutil.rmtree(tmp_path / "raw")
+    balance = measure(tmp_path)
+    names = ("relabelled_in", "relabelled_out", "removed", "removed_share")
+    found = {lang: tuple(row[name] for name in names) for lang, row in rows_of(balance).items()}
+    assert found == {"als": (1, 2, 1, 1 / 5), "de": (2, 1, 1, 1 / 4)}
+    # Together there were six documents, none of which left them for another group.
+    for by, group in (("family", "Indo-European"), ("script", "Latn"), ("source", "mC4")):
+        row = rows_of(balance, by)[group]
+        assert tuple(row[name] for name in names) == (0, 0, 2, 2 / 6), by
+    assert tuple(balance.totals()[name] for name in names) == (0, 0, 2, 2 / 6)
+    for lang, row in rows_of(balance).items():
+        own = balance.removed.filter(lang=lang, step="identify")
+        reasons = dict(own.group_by("reason").agg(pl.col("documents").sum()).iter_rows())
+        assert reasons.pop("relabelled") == row["relabelled_out"]
+        if raw != "gone":
+            came = row["raw_documents"] + row["relabelled_in"]
+            assert came == row["identified_documents"] + row["relabelled_out"] + sum(reasons.values())
+
+
+def test_moves_between_groups_of_languages(run: Path) -> None:
+    """Welsh and Breton are of one family and script: the move from one to the other is none of theirs."""
+    rows = rows_of(measure(run))
+    assert (rows["cy"]["relabelled_out"], rows["br"]["relabelled_in"]) == (1, 1)
+    families = rows_of(measure(run), "family")
+    assert {row["relabelled_in"] for row in families.values()} == {0}
 
 
 def test_host_of_a_url(run: Path) -> None:

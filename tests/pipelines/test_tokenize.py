@@ -20,14 +20,17 @@ from lola_data.recipe import Recipe
 from lola_data.sampling import plan
 from lola_data.schemas import DEDUPED
 from lola_data.sections import ExecutorSection, TokenizeSection
+from lola_data.shards import read_batches
 from lola_data.tokens import TokenShard, bin_path, idx_path
 from pipelines.run import run_stage
-from pipelines.tokenize import build
+from pipelines.tokenize import build, held_out_bound, held_out_mask
 from tokenizer.encode import Encoder
 from tokenizer.train import train_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lola_data.shards import Unit
 
 SPECIAL = [
     "",
@@ -126,6 +129,101 @@ def test_the_split_is_by_hash_in_every_language(corpus: Path, tokenized: tuple[P
     assert by_split["valid"] == expected
     assert by_split["train"] == source_rows(corpus).keys() - expected
     assert {name.split("/")[0] for name in expected} == {"en", "sw"}
+
+
+def held_out_by_hand(ids: list[str], share: float, seed: int = 1234) -> set[str]:
+    """The documents below the share of XXH64's range, but one at least and not all, in the order of their hashes."""
+    key = xxhash.xxh64_intdigest(f"{seed}/valid".encode())
+    ranked = sorted(ids, key=lambda name: xxhash.xxh64_intdigest(name.encode(), key))
+    below = sum(xxhash.xxh64_intdigest(name.encode(), key) < int(share * 2**64) for name in ids)
+    return set(ranked[: min(max(below, 1), len(ids) - 1)] if share else [])
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-9, 0.01, 0.3, 0.5])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 40])
+def test_of_two_documents_one_is_held_out_and_one_is_left(count: int, share: float) -> None:
+    for seed in range(40):
+        ids = [f"xx/xx_part_00000/{seed * 100 + row}" for row in range(count)]
+        pieces = [pa.array(ids[start : start + 3], pa.string()) for start in range(0, count, 3)]
+        found = held_out_mask(pa.array(ids, pa.string()), held_out_bound(pieces, share, seed), seed)
+        backwards = held_out_bound([pa.array(ids[::-1], pa.string())], share, seed)
+        assert backwards == held_out_bound(pieces, share, seed)
+        held = {name for name, out in zip(ids, found.tolist(), strict=True) if out}
+        assert held == held_out_by_hand(ids, share, seed)
+        if share and count > 1:
+            assert 0 < len(held) < count
+
+
+SMALL = {"aa": 1, "bb": 2, "cc": 3, "dd": 30, "ee": 400}
+
+
+def write_small(root: Path, tokenizer: Path, shard_rows: int) -> Path:
+    """Languages of ``SMALL`` documents in shards of ``shard_rows``; ids do not tell of the shard."""
+    for lang, count in SMALL.items():
+        for start in range(0, count, shard_rows):
+            rows = [
+                {"id": f"{lang}/p/{n}", "text": f"{lang} {n}"} for n in range(start, min(count, start + shard_rows))
+            ]
+            path = root / "sampled" / lang / f"p_{start:05d}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(rows, schema=DEDUPED), path, row_group_size=7)
+    shutil.copytree(tokenizer, root / "tokenizer")
+    return root
+
+
+def ids_by_split(tokens: Path) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {"train": set(), "valid": set()}
+    for split, ids in found.items():
+        for path in (tokens / split).glob("*.ids.parquet"):
+            ids |= set(pq.read_table(path)["id"].to_pylist())
+    return found
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5])
+def test_every_language_has_both_splits_however_it_is_cut(corpus: Path, tmp_path: Path, share: float) -> None:
+    splits = []
+    for shard_rows, tasks in ((1000, 1), (11, 3)):
+        source = write_small(tmp_path / f"from_{shard_rows}", corpus / "tokenizer", shard_rows)
+        run(source, tmp_path / f"work_{shard_rows}", tasks=tasks, valid_share=share)
+        splits.append(ids_by_split(tmp_path / f"work_{shard_rows}" / "tokens"))
+    assert splits[0] == splits[1]
+    ids = {lang: [f"{lang}/p/{n}" for n in range(count)] for lang, count in SMALL.items()}
+    assert splits[0]["valid"] == set().union(*(held_out_by_hand(names, share) for names in ids.values()))
+    assert splits[0]["train"] == set().union(*ids.values()) - splits[0]["valid"]
+    assert {name[:2] for name in splits[0]["valid"]} == {"bb", "cc", "dd", "ee"}
+    assert {name[:2] for name in splits[0]["train"]} == SMALL.keys()
+
+
+def test_only_ids_of_languages_that_may_lack_a_split_are_read_for_the_plan(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[str, list[str] | None]] = []
+
+    def spy(root: str, unit: Unit, schema: pa.Schema, **options: Any) -> Any:
+        read.append((unit.lang, options.get("columns")))
+        return read_batches(root, unit, schema, **options)
+
+    monkeypatch.setattr("pipelines.tokenize.read_batches", spy)
+    source = write_small(tmp_path / "from", corpus / "tokenizer", 1000)
+    recipe = Recipe(workdir=str(tmp_path / "work"), tokenize=TokenizeSection(valid_share=0.25))
+    stage = build(recipe, Layout(str(tmp_path / "work"), {"sample": str(source / "sampled")}))
+    stage.phases[0].plan()
+    assert read == [(lang, ["id"]) for lang in ("aa", "bb", "cc", "dd")]  # of ee, 100 are expected to be held out
+
+
+def test_a_broken_shard_fails_its_language_and_is_mended(corpus: Path, tmp_path: Path) -> None:
+    source = write_small(tmp_path / "from", corpus / "tokenizer", 11)
+    run(source, tmp_path / "whole", valid_share=0.1)
+    shard = source / "sampled" / "dd" / "p_00011.parquet"
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:-100])
+    with pytest.raises(StageError, match=r"dd/p_00011\.parquet: not a complete Parquet file"):
+        run(source, tmp_path / "work", valid_share=0.1)
+    done = ids_by_split(tmp_path / "work" / "tokens")
+    assert {name[:2] for name in done["train"]} == SMALL.keys() - {"dd"}
+    shard.write_bytes(sound)
+    run(source, tmp_path / "work", valid_share=0.1)
+    assert ids_by_split(tmp_path / "work" / "tokens") == ids_by_split(tmp_path / "whole" / "tokens")
 
 
 def test_the_manifest(corpus: Path, tokenized: tuple[Path, dict[str, Any]]) -> None:

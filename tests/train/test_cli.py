@@ -83,6 +83,25 @@ def test_errors_of_generate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--temperature", "nan"), "--temperature"),
+        (("--temperature", "inf"), "--temperature"),
+        (("--temperature", "-1"), "--temperature"),
+        (("--seed", "99999999999999999999"), "--seed"),
+        (("--seed", "-1"), "--seed"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_generate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+):
+    code, _, errors = lola_data(capsys, "generate", tmp_path, *arguments)
+    assert code == 2
+    assert message in errors
+    assert "Traceback" not in errors
+
+
 @pytest.mark.parametrize("command", ["train", "generate"])
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str):
     code, output, _ = lola_data(capsys, command, "--help")

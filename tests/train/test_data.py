@@ -179,8 +179,16 @@ def test_documents_of_a_sample_are_traced(shards: dict[str, list[TokenShard]]):
     assert np.array_equal(found, loader.batch(7).tokens[3])
 
 
-def test_weights_of_unknown_languages_and_of_nothing_are_refused(shards: dict[str, list[TokenShard]]):
-    with pytest.raises(TrainingError, match="'dee'; did you mean 'de'"):
-        loader_of(shards, {"dee": 1.0})
+def test_the_share_of_a_language_without_a_shard_goes_to_the_others(shards: dict[str, list[TokenShard]]):
+    loader = loader_of(shards, {"am": 0.5, "de": 0.375, "en": 0.125, "xx": 0.2})
+    assert loader.languages == ["de", "en"]
+    assert loader.unused == ["am", "xx"]
+    languages = np.concatenate([loader.batch(step).language for step in range(100)])
+    assert (languages == 0).mean() == pytest.approx(0.75, abs=0.01)
+
+
+def test_weights_of_nothing_are_refused(shards: dict[str, list[TokenShard]]):
+    with pytest.raises(TrainingError, match="no language has both"):
+        loader_of(shards, {"am": 1.0})
     with pytest.raises(TrainingError, match="no language has both"):
         loader_of(shards, {"xx": 1.0})

@@ -3,15 +3,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lola_data.errors import TrainingError
 from tests.train.conftest import write_tree
+from tokenizer.encode import Encoder
 from train.generate import generate_text, generate_tokens, load_run
 from train.loop import train
-from train.model import Decoder
-from train.text import load_tokenizer, token_bytes
+from train.model import Decoder, KeyValues
+from train.text import encode, load_tokenizer, token_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +125,93 @@ def test_greedy_takes_the_likeliest_token(tiny: Callable[..., TrainConfig]):
         ids.append(token)
 
 
+@torch.no_grad()
+def without_cache(model: Decoder, prompt: list[int], count: int, temperature: float, seed: int) -> list[int]:
+    """The last ``seq_len`` tokens run through the whole model for each new one."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = list(prompt)
+    while len(ids) < len(prompt) + count:
+        logits = model(torch.tensor([ids[-model.config.seq_len :]])).logits_BSV[0, -1, : model.vocab_size]
+        shares = (logits / temperature).softmax(-1) if temperature else F.one_hot(logits.argmax(), logits.numel())
+        token = int(torch.multinomial(shares.double(), 1, generator=generator))
+        if token == model.eod_id:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize(
+    "prompt",
+    [[EOD], [5], [EOD, 5, 6, 7], [EOD, 4, EOD, 5, 6], [EOD, *range(2, 40)], [*range(2, 30), EOD, *range(2, 9)]],
+    ids=["begin", "no end", "prompt", "two documents", "longer than the window", "document after a long one"],
+)
+def test_what_is_kept_changes_no_token(tiny: Callable[..., TrainConfig], reset: bool, prompt: list[int]):
+    model = model_of(tiny, reset_at_eod=reset).double()
+    longest = 0
+    for seed in range(4):
+        for temperature in (0.0, 0.7, 3.0):
+            expected = without_cache(model, prompt, 40, temperature, seed)
+            found = generate_tokens(model, prompt, max_tokens=40, temperature=temperature, seed=seed)
+            assert found == expected
+            longest = max(longest, len(expected))
+    assert longest > model.config.seq_len  # past the window, where nothing can be kept
+
+
+@torch.no_grad()
+def test_next_logits_are_those_of_the_whole_pass(tiny: Callable[..., TrainConfig]):
+    model = model_of(tiny).double()
+    ids = torch.tensor([[EOD, *range(10, 25)], [EOD, *range(30, 45)]])
+    seen = [KeyValues() for _ in model.blocks]
+    for length in range(3, ids.shape[1] + 1):
+        new = ids[:, :3] if length == 3 else ids[:, length - 1 : length]
+        found = model.next_logits(new, seen)
+        torch.testing.assert_close(found, model(ids[:, :length]).logits_BSV[:, -1], rtol=1e-10, atol=1e-12)
+
+
+def test_each_token_is_computed_once(tiny: Callable[..., TrainConfig]):
+    model = model_of(tiny, seq_len=64)
+    rows: list[int] = []
+    model.tokens.register_forward_hook(lambda _module, given, _out: rows.append(given[0].numel()))
+    found = generate_tokens(model, [EOD, 5, 6, 7], max_tokens=50, temperature=2.0, seed=3)
+    assert rows[0] == 4
+    assert set(rows[1:]) == {1}
+    assert len(rows) >= len(found) > 5
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-45, 1e-38, 1e300])
+def test_any_finite_temperature_draws(tiny: Callable[..., TrainConfig], temperature: float):
+    model = model_of(tiny)
+    found = generate_tokens(model, [EOD, 7], max_tokens=10, temperature=temperature, top_k=20)
+    if temperature < 1:
+        assert found == generate_tokens(model, [EOD, 7], max_tokens=10, temperature=0)
+
+
+def test_a_prompt_is_encoded_as_the_token_shards_are(run: Path):
+    """U+2581 and the rest of what the Encoder of the shards is tested with."""
+    loaded = load_run(run)
+    encoder = Encoder(run / "tokenizer.model")
+    texts = [
+        "",
+        "\u2581",
+        " \u2581 \u2581\u2581",
+        "a\u2581b c",
+        "  a\tb\n",
+        "</s> <0xE2>",
+        "犬と猫\0",
+        "\u2581der hund",
+    ]
+    for text in texts:
+        ids, _ = encoder.encode(pa.array([text]))
+        assert encode(loaded.tokenizer, text) == ids.tolist()
+        assert loaded.tokenizer.decode(encode(loaded.tokenizer, text)) == text
+
+
+def test_a_prompt_that_is_not_utf8_is_refused(run: Path):
+    with pytest.raises(TrainingError, match=r"not valid UTF-8 \(at character 4\)"):
+        generate_text(load_run(run), "der \udcff")
+
+
 def test_top_k_of_one_is_greedy_and_long_texts_slide(tiny: Callable[..., TrainConfig]):
     model = model_of(tiny)
     greedy = generate_tokens(model, [EOD, 7], max_tokens=40, temperature=0)
@@ -144,3 +234,10 @@ def test_bad_arguments(tiny: Callable[..., TrainConfig]):
         generate_tokens(model, [], max_tokens=1)
     with pytest.raises(ValueError, match="top_k"):
         generate_tokens(model, [EOD], max_tokens=1, top_k=0)
+    for temperature in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="temperature"):
+            generate_tokens(model, [EOD], max_tokens=1, temperature=temperature)
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match="seed"):
+            generate_tokens(model, [EOD], max_tokens=1, seed=seed)
+    assert generate_tokens(model, [EOD], max_tokens=1, seed=2**64 - 1)

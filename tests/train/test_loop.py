@@ -16,8 +16,9 @@ import torch
 from lola_data.errors import TrainingError
 from tests.train.conftest import documents, write_tree
 from train.checkpoint import newest_checkpoint
-from train.loop import train
+from train.loop import autocasts, train
 from train.metrics import read_metrics
+from train.progress import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -271,6 +272,25 @@ def test_languages_without_held_out_or_training_tokens(tmp_path: Path, tiny: Cal
     assert languages["dd"]["held_out_loss"] > 0
 
 
+def test_shares_of_languages_without_a_training_document_are_spread(
+    tmp_path: Path, tiny: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+):
+    # A budget of nothing, and a language whose only document is held out: the plan has a share for both.
+    splits = {
+        "train": {"aa": [documents(1, 30, 2, 20)], "bb": [documents(3, 25, 30, 60)]},
+        "valid": {"am": [documents(4, 1, 2, 20)], "bb": [documents(5, 4, 30, 60)]},
+    }
+    shares = {"aa": 0.45, "am": 0.2, "bb": 0.15, "cc": 0.2}
+    root = write_tree(tmp_path / "tokens", splits, shares=shares)
+    result = train(tiny(tokens=100 * 64, log_every=100, eval_every=0), root, tmp_path / "run", progress=Lines())
+    assert result.summary is not None
+    languages = result.summary["languages"]
+    seen = {name: languages[name]["epochs"] * languages[name]["train_tokens"] for name in ("aa", "bb")}
+    assert seen["aa"] / (seen["aa"] + seen["bb"]) == pytest.approx(0.75, abs=0.01)
+    assert languages["am"]["held_out_tokens"] > 0
+    assert "left out: am, cc" in capsys.readouterr().err
+
+
 def test_weights_override_the_manifests_shares(tree: Path, tmp_path: Path, tiny: Callable[..., TrainConfig]):
     train(tiny(weights={"aa": 1.0}), tree, tmp_path / "run")
     assert set(records_of(tmp_path / "run")[-2]["epochs"]) == {"aa"}
@@ -307,3 +327,35 @@ def test_the_process_is_left_as_it_was(tree: Path, tmp_path: Path, tiny: Callabl
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+@pytest.mark.parametrize(
+    ("device", "able", "precision", "expected"),
+    [
+        ("cuda", True, "auto", True),
+        ("cuda", True, "bf16", True),
+        ("cuda", True, "fp32", False),
+        ("cuda", False, "auto", False),
+        ("cuda", False, "fp32", False),
+        ("cpu", False, "auto", False),
+        ("cpu", False, "bf16", True),
+    ],
+)
+def test_bfloat16_is_taken_where_the_device_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tiny: Callable[..., TrainConfig],
+    device: str,
+    able: bool,
+    precision: str,
+    expected: bool,
+):
+    # A device before compute capability 8.0 emulates bfloat16, slower than fp32: torch says yes unless asked strictly.
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: able or including_emulation)
+    assert autocasts(tiny(precision=precision), torch.device(device)) is expected
+
+
+def test_bfloat16_on_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., TrainConfig]):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(TrainingError, match="bf16, but Tesla T4 has no bfloat16 arithmetic; set precision to fp32"):
+        autocasts(tiny(precision="bf16"), torch.device("cuda"))
