@@ -103,7 +103,7 @@ class SignatureStep(TreeStep):
         recall, seen = Recall(), 0
         report = UnitReport(work.key)
         path = signatures_path(self.layout, work.lang, work.name)
-        with ShardWriter(path, signature_schema(bands), durable=False) as writer:
+        with ShardWriter(path, signature_schema(bands)) as writer:
             for batch in read_batches(self.input_tree, work, IDENTIFIED, columns=["id", "text", "url", "lang_score"]):
                 counts = Counts.of(batch["text"])
                 report.take(work.lang, counts)

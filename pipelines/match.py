@@ -223,7 +223,7 @@ class MatchStep(ShardStep):
         }
         for unit, table in zip(units, _decision_tables(decisions, columns, units), strict=True):
             path = decisions_path(self.layout, unit.lang, unit.name)
-            with ShardWriter(path, DECISIONS, durable=False) as writer:
+            with ShardWriter(path, DECISIONS) as writer:
                 for batch in table.to_batches():
                     writer.write(batch)
             relative = storage.join("scratch", self.stage, "decisions", unit.lang, f"{unit.name}.parquet")

@@ -178,7 +178,7 @@ class ChoiceStep(ShardStep):
             choice = {"below": str(hash_bound(lambda: self._read_sizes(work.lang, names), budget))}
         relative = _choice_path(work.lang)
         path = storage.join(self.layout.workdir, relative)
-        storage.write_json(path, choice)
+        storage.write_record(path, choice)
         return UnitReport(work.key, files=[OutputFile(relative, storage.size(path), 0)])
 
     def _units(self) -> list[tuple[str, str, int, int]]:

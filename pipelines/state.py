@@ -102,23 +102,24 @@ class StageState:
     def plan(self, phase: str) -> list[dict[str, Any]] | None:
         """The recorded plan of a phase."""
         path = self._path(phase, "plan.json")
-        return storage.read_json(path) if storage.exists(path) else None
+        return storage.read_json(path) if storage.exists(path) and storage.size(path) else None
 
     def write_plan(self, phase: str, plan: list[dict[str, Any]]) -> None:
         """Record the plan of a phase."""
-        storage.write_json(self._path(phase, "plan.json"), plan)
+        storage.write_record(self._path(phase, "plan.json"), plan)
 
     def done_keys(self, phase: str) -> set[str]:
         """Keys of the finished units of a phase."""
-        return {_key(path) for path, _ in storage.list_files(self._path(phase, "done"), ".json")}
+        return {_key(path) for path in self._records(phase)}
 
     def is_done(self, phase: str, key: str) -> bool:
         """Whether a unit is finished."""
-        return storage.exists(self._path(phase, "done", _file(key)))
+        path = self._path(phase, "done", _file(key))
+        return storage.exists(path) and storage.size(path) > 0
 
     def mark_done(self, phase: str, report: UnitReport) -> None:
         """Record a finished unit; an earlier failure of it is forgotten."""
-        storage.write_json(self._path(phase, "done", _file(report.key)), report.to_json())
+        storage.write_record(self._path(phase, "done", _file(report.key)), report.to_json())
         if not storage.is_remote(self.layout.workdir):
             storage.local_path(self._path(phase, "failed", _file(report.key))).unlink(missing_ok=True)
 
@@ -134,11 +135,12 @@ class StageState:
     def reports(self, phase: str) -> list[UnitReport]:
         """Reports of all finished units, by key."""
         folder = self._path(phase, "done")
-        found = [
-            UnitReport.from_json(storage.read_json(storage.join(folder, path)))
-            for path, _ in storage.list_files(folder, ".json")
-        ]
+        found = [UnitReport.from_json(storage.read_json(storage.join(folder, path))) for path in self._records(phase)]
         return sorted(found, key=lambda report: report.key)
+
+    def _records(self, phase: str) -> list[str]:
+        # A loss of power may leave the name of a record without its content; the unit is then done again.
+        return [path for path, size in storage.list_files(self._path(phase, "done"), ".json") if size]
 
     def mark_failed(self, phase: str, key: str, *, message: str, log: str) -> None:
         """Record a unit that failed."""

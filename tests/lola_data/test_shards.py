@@ -65,6 +65,27 @@ def test_text_of_another_type_is_refused(tmp_path: Path, column: pa.Array) -> No
         read(tmp_path)
 
 
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    for name in ("text", "url"):
+        arrays = [pa.array([letter]) for letter in "abc"]
+        names = ["text", "url", name]
+        write(tmp_path / "de/a.parquet", pa.Table.from_arrays(arrays, names=names))
+        with pytest.raises(ShardError, match=rf"de/a\.parquet: 2 columns have the name `{name}`"):
+            read(tmp_path)
+    write(tmp_path / "de/a.parquet", pa.Table.from_arrays([pa.array(["a"])] * 3, names=["text", "other", "other"]))
+    assert read(tmp_path)["text"].to_pylist() == ["a"]
+
+
+def test_a_column_name_that_is_no_text_fails_its_own_shard(tmp_path: Path) -> None:
+    path = write(tmp_path / "de/a.parquet", pa.table({"text": ["x"], "colX": ["y"]}))
+    path.write_bytes(path.read_bytes().replace(b"colX", b"col\xff"))
+    write(tmp_path / "de/b.parquet", raw(["y"]))
+    assert [unit.key for unit in plan_units(str(tmp_path))] == ["de/a", "de/b"]
+    with pytest.raises(ShardError, match=r"de/a\.parquet: the name of a column is not valid UTF-8 \(b'col\\xff'\)"):
+        read(tmp_path)
+    assert read(tmp_path, "de/b.parquet").num_rows == 1
+
+
 def test_rows_without_id_are_no_identified_shard(tmp_path: Path) -> None:
     write(tmp_path / "de/a.parquet", raw(["x"]))
     unit = plan_units(str(tmp_path))[0]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,3 +77,87 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ShardError, match=r"x\.json"):
         storage.read_json(str(tmp_path / "x.json"))
+
+
+@pytest.mark.parametrize("place", ["de/a.parquet", "de"])
+@pytest.mark.parametrize("target", ["gone", "itself"])
+def test_links_that_lead_nowhere_are_named(tmp_path: Path, place: str, target: str) -> None:
+    link = tmp_path / "tree" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "gone" if target == "gone" else link)
+    (tmp_path / "tree" / "notes.txt").symlink_to("nowhere")
+    with pytest.raises(ShardError, match=rf"{link}: a symbolic link that leads nowhere \("):
+        storage.list_files(str(tmp_path / "tree"), ".parquet")
+    link.unlink()
+    assert storage.list_files(str(tmp_path / "tree"), ".parquet") == []
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("target", ["tree/de", "tree", ".", "/"])
+def test_links_that_lead_in_a_circle_are_named(
+    tmp_path: Path, target: str, relative: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree" / "de").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "tree")
+    (tmp_path / "tree" / "de" / "a.parquet").write_bytes(b"1")
+    (tmp_path / "tree" / "de" / "loop").symlink_to(tmp_path / target)
+    with pytest.raises(ShardError, match=r"de/loop: a symbolic link to a folder that it lies in"):
+        storage.list_files("." if relative else str(tmp_path / "tree"), ".parquet")
+
+
+def test_links_to_each_other_s_folders_are_named(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "loop").symlink_to(tmp_path / other)
+    with pytest.raises(ShardError, match=r"loop: a symbolic link to a folder that it lies in"):
+        storage.list_files(str(tmp_path), ".parquet")
+
+
+def test_links_to_shards_and_folders_elsewhere_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "0815").write_bytes(b"123")
+    (tmp_path / "tree" / "de").mkdir(parents=True)
+    (tmp_path / "tree" / "de" / "a.parquet").symlink_to(tmp_path / "blobs" / "0815")
+    (tmp_path / "tree" / "nl").symlink_to("de")
+    assert storage.list_files(str(tmp_path / "tree"), ".parquet") == [("de/a.parquet", 3), ("nl/a.parquet", 3)]
+
+
+@pytest.mark.parametrize("name", [b"de/a\xff.parquet", b"d\xe9/a.parquet"])
+def test_names_that_are_no_text_are_told(tmp_path: Path, name: bytes) -> None:
+    path = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118
+    os.makedirs(os.path.dirname(path))  # noqa: PTH103, PTH120
+    with open(path, "wb"):  # noqa: PTH123
+        pass
+    with pytest.raises(ShardError, match=r"\\x(ff|e9).*not valid UTF-8; rename"):
+        storage.list_files(str(tmp_path), ".parquet")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nosuch://bucket/x", "Protocol not known: nosuch; give a folder, or a URL such as s3://"),
+        ("s3://bucket/x", r"Install s3fs to access S3; it comes with `pip install 'lola-data\[s3\]'`"),
+        ("gs://bucket/x", "gcsfs"),
+    ],
+)
+def test_file_systems_that_are_not_there(url: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for use in (storage.exists, storage.size, storage.read_json, lambda path: storage.list_files(path, ".parquet")):
+        with pytest.raises(ShardError, match=words) as caught:
+            use(url)
+        assert str(caught.value).startswith(f"{url}: ")
+
+
+def test_a_name_that_is_too_long_is_told_from_one_that_is_taken(tmp_path: Path) -> None:
+    for name in ("漢" * 81 + ".parquet", "x" * 255):
+        with storage.atomic_output(str(tmp_path / name)) as handle:
+            handle.write(b"1")
+        assert os.listdir(tmp_path) == [name]
+        (tmp_path / name).unlink()
+    with (
+        pytest.raises(ShardError, match=r"a name of 278 bytes, where file systems take 255.*rename the shard"),
+        storage.atomic_output(str(tmp_path / ("漢" * 90 + ".parquet"))) as handle,
+    ):
+        handle.write(b"1")
+    assert os.listdir(tmp_path) == []

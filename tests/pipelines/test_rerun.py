@@ -120,6 +120,22 @@ def test_what_is_lost_is_made_again(done: tuple[Path, Path], lost: str) -> None:
     assert lola("run", recipe).stderr.count("up to date") == len(ROAD) + 2
 
 
+def test_names_that_a_loss_of_power_left_without_content(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, write_source(tmp_path / "source"))
+    work = tmp_path / "work"
+    assert lola("run", recipe, *upto("dedup")).code == 0
+    before = trees(work)
+    records = sorted((work / "state").rglob("el*.json"))
+    assert {path.parents[2].name for path in records} == {"download", "identify", "dedup"}
+    for path in (*records, work / "identified" / "el" / "el_part_00000.parquet", *work.rglob("plan.json")):
+        path.write_bytes(b"")
+    for path in (work / "state").rglob("complete.json"):
+        path.unlink()
+    outcome = lola("run", recipe, *upto("dedup"))
+    assert outcome.code == 0, outcome.stderr
+    assert trees(work) == before
+
+
 @pytest.mark.parametrize("redo", [False, True])
 def test_input_is_never_output(done: tuple[Path, Path], redo: bool) -> None:
     recipe, work = done
