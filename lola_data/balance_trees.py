@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from lola_data.errors import RecipeError, ShardError
+from lola_data.storage import filesystem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -116,12 +116,7 @@ def _with_raw(work: Found, raw: str) -> Found:
 
 
 def _open(given: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    try:
-        fs, root = url_to_fs(given)
-    except ImportError as error:
-        raise ShardError(f"{given}: {error}; s3:// comes with `pip install 'lola-data[s3]'`") from error
-    except ValueError as error:
-        raise ShardError(f"{given}: {error}; give a folder or a URL such as s3://bucket/prefix") from error
+    fs, root = filesystem_of(given)
     return fs, root.rstrip("/") or "/"
 
 

@@ -5,7 +5,10 @@ A command is imported only when it is called, so that ``--help`` is instant; a p
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import select
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -52,6 +55,10 @@ class _Reported(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"lola-data: error: {self.message}", file=file or sys.stderr)
+
+
+class _ReaderLeft(Exception):
+    """Whoever read the output (head, less) has left. A class of its own, because click takes it for a failure."""
 
 
 class EntryPointGroup(click.Group):
@@ -106,22 +113,36 @@ class EntryPointGroup(click.Group):
             with formatter.section("Plug-ins"):
                 formatter.write_dl(extra)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """The context; the help, if that is asked for, is printed here."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError as error:
+            raise _reader_left(error) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; a LolaError becomes one message and an exit code, without a traceback.
 
-        So do a full disk and missing rights, wherever they are met: in what a library writes, for example.
+        So do a full disk, missing rights and the like, wherever they are met: in what a library writes, for example.
         """
         try:
             return super().invoke(ctx)
         except LolaError as error:
             raise _Reported(error) from error
+        except BrokenPipeError as error:
+            raise _reader_left(error) from error
+        except UnicodeEncodeError as error:
+            if _is_utf8(sys.getfilesystemencoding()):
+                raise
+            message = f"{error.object!r}: a name beyond ASCII, which this locale does not have; {_UTF8_HINT}"
+            raise _Reported(LolaError(message)) from error
         except OSError as error:
             from lola_data.storage import DISK_ERRORS, disk_error
 
             place = error.filename or "a file"
-            if error.errno in DISK_ERRORS:
+            if error.errno in DISK_ERRORS or error.errno == errno.ENAMETOOLONG:
                 raise _Reported(LolaError(str(disk_error(place, error)))) from error
-            if isinstance(error, PermissionError):
+            if isinstance(error, PermissionError) or error.errno == errno.EROFS:
                 message = f"{place}: {error.strerror}; check the rights of the file and of its folder"
                 raise _Reported(LolaError(message)) from error
             raise
@@ -140,18 +161,80 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exit codes: 0 done, 1 the data or the machine is at fault, 2 the recipe or command line is,
     130 interrupted."""
+    _open_streams()
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        cli.main(args=arguments, prog_name="lola-data", standalone_mode=False)
+        _check_words(words)
+        cli.main(args=words, prog_name="lola-data", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("lola-data: interrupted; run the same command again to go on", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, less) has left: not an error. stdout is replaced so that the interpreter can close it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except _ReaderLeft:
+        # Not an error, unless the progress of a run went there too: then the run is not at its end.
+        code = 1 if _nobody_reads(sys.stderr) else 0
+        for stream in (sys.stdout, sys.stderr):
+            if _nobody_reads(stream):
+                # What is still in its buffer must not trip the interpreter when it closes it.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(code)
+
+
+_UTF8_HINT = "set PYTHONUTF8=1, or a UTF-8 locale such as LC_ALL=C.UTF-8"
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.lower().replace("-", "").replace("_", "") == "utf8"
+
+
+def _open_streams() -> None:
+    """Streams that can be written to whatever the caller has closed (`2>&-`) and whatever the locale is."""
+    # A file must not be opened under the number of a closed stream: libraries write warnings to 2.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # The C locale has ASCII alone; the output is JSON and names in all scripts.
+            encoding = (
+                "utf-8" if stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968") else stream.encoding
+            )
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse arguments that are no text: bytes that are not UTF-8 come as half characters that nothing can write."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            told = word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            if _is_utf8(sys.getfilesystemencoding()):
+                why = f"not valid UTF-8 (at character {error.start + 1}); convert it, or rename the file"
+            else:
+                why = f"not ASCII, and this locale has nothing else; {_UTF8_HINT}"
+            raise click.UsageError(f"argument '{told}': {why}") from None
+
+
+def _reader_left(error: BrokenPipeError) -> Exception:
+    # Other pipes break too: one to a process that was killed is a failure.
+    return _ReaderLeft() if _nobody_reads(sys.stdout) else error
+
+
+def _nobody_reads(stream: Any) -> bool:
+    """Whether a stream is a pipe whose reader has left."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):
+        return False
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ def init(name: str, out: Path | None, force: bool) -> None:
     Example:
       lola-data init --preset balanced --out my.yaml
     """
+    from lola_data import storage
     from lola_data.presets import preset_text
 
     text = preset_text(name)
@@ -28,10 +30,13 @@ def init(name: str, out: Path | None, force: bool) -> None:
     if str(target) == "-":
         click.echo(text, nl=False)
         return
-    if target.exists() and not force:
+    if target.is_dir():
+        raise RecipeError(f"{target}: is a folder; name a file in it with --out {target / f'{name}.yaml'}")
+    if os.path.lexists(target) and not force:
         raise RecipeError(f"{target}: is there already; name another file with --out, or overwrite it with --force")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    # Where the file is a link, what it points to is replaced and the link stays.
+    with storage.atomic_output(os.path.realpath(target)) as handle:
+        handle.write(text.encode())
     click.echo(f"Wrote {target}. Next: lola-data run {target} --dry-run")
 
 

@@ -124,7 +124,10 @@ def _stage_command(
 
     def command(**options: Any) -> None:
         recipe = _recipe_of(name, sections, options)
-        trees = {reads: options["input"]} if reads and options.get("input") else {}
+        given = options.get("input")
+        if given == "":
+            raise RecipeError(f"{name}: INPUT is empty; name a tree, or leave it out")
+        trees = {reads: given} if reads and given else {}
         manifest = _run_alone(name, recipe, Layout(recipe.workdir, trees), redo=options["redo"])
         if options["as_json"]:
             click.echo(json.dumps(manifest.get("totals", {}), ensure_ascii=False, indent=1))
@@ -144,7 +147,7 @@ def _recipe_of(name: str, sections: dict[str, type[Section]], options: dict[str,
     from lola_data.recipe import load_recipe, parse_recipe
 
     overrides: list[str] = []
-    if options["workdir"]:
+    if options["workdir"] is not None:
         overrides.append(f"workdir={json.dumps(options['workdir'], ensure_ascii=False)}")
     if options["codes"] is not None:
         overrides.append(f"languages={json.dumps(split_codes(options['codes']))}")
@@ -159,7 +162,7 @@ def _recipe_of(name: str, sections: dict[str, type[Section]], options: dict[str,
             overrides.append(f"{key}.{field}={json.dumps(value, ensure_ascii=False)}")
     if options["recipe_path"]:
         return load_recipe(options["recipe_path"], overrides=overrides)
-    if not options["workdir"]:
+    if options["workdir"] is None:
         raise RecipeError(f"{name}: give --workdir, the folder to write to, or --recipe")
     return parse_recipe("", name=name, overrides=overrides)
 

@@ -7,6 +7,7 @@ datatrove's local pool loses the siblings of a task that raises and waits for ev
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ import multiprocess.context
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.utils.logging import logger
 from datatrove.utils.stats import PipelineStats
+from multiprocess import forkserver, resource_tracker
 
 from lola_data import storage
 from lola_data.errors import LolaError
@@ -67,7 +69,8 @@ def _log_to_files_only() -> None:
 
     def add_file_logger(logging_dir: Any, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
         logger.remove()
-        handle = _TaskLog(logging_dir.open(f"logs/task_{rank:05d}.log", "w"))
+        # A message names files and languages in all scripts, whatever the locale.
+        handle = _TaskLog(logging_dir.open(f"logs/task_{rank:05d}.log", "w", encoding="utf-8"))
         line = "{time:YYYY-MM-DD HH:mm:ss} | {level: <8} | {message}"
         # `diagnose` would write the values of variables into tracebacks, and a token of the hub may be among them.
         logger.add(handle, colorize=False, level="DEBUG", format=line, diagnose=False)
@@ -76,6 +79,20 @@ def _log_to_files_only() -> None:
     logger.remove()
     base.add_task_logger = add_file_logger
     logging.setup_default_logger = logger.remove
+
+
+def _start_fork_server() -> None:
+    """Start the process that the ranks are forked from, deaf to Ctrl-C, as they then are: the driver ends them.
+
+    Unlike ignoring the signal, blocking it loses none that comes to the driver meanwhile.
+    """
+    # First, because its start unblocks the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_rank(executor: LocalExecutor, rank: int, parent: Any) -> None:
@@ -116,6 +133,7 @@ class LocalExecutor(LocalPipelineExecutor):
             return PipelineStats()
         context: Any = multiprocess.context.ForkServerContext()
         context.set_forkserver_preload(["pipelines.preload"])
+        _start_fork_server()
         waiting = list(range(self.world_size))
         running: dict[Any, tuple[int, Any, Any]] = {}
         try:

@@ -2,14 +2,14 @@
 
 Each row gets its id; unclean and blank texts go; language, score and script are found; the policy says where the row
 goes. A row that moves to the folder of another language is written to ``<lang>/<shard>.from-<claimed>.parquet`` there,
-so that two folders with shards of one name cannot meet.
+so that two folders with shards of one name cannot meet; a tree in which they would all the same is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from lola_data import storage
 from lola_data.checks import first_row, has_nul, invalid_utf8, is_blank, oversized
-from lola_data.errors import ShardError
+from lola_data.errors import ShardError, StageError
 from lola_data.languages import LANGUAGES
 from lola_data.layout import TREES
 from lola_data.lid import Identifier
@@ -48,6 +48,42 @@ class IdentifyStep(TreeStep):
         self.section = section
         self.checks = checks
         self.identifier = Identifier(section.model, max_chars=section.max_chars)
+
+    def plan(self) -> list[Unit]:
+        """The pieces of the input tree.
+
+        Raises:
+            StageError: `relabel` would write what it moves over what is made of another shard.
+        """
+        units = super().plan()
+        if self.section.policy == "relabel":
+            self._check_names(units)
+        return units
+
+    def _check_names(self, units: list[Unit]) -> None:
+        homes = self._homes()
+        moved: dict[str, Unit] = {}
+        for unit in units:
+            other = moved.setdefault(moved_name(unit), unit)
+            if other != unit:
+                self._refuse(unit, other, "rows that move out of both would be written under one name")
+        for unit in units:
+            other = moved.get(unit.name)
+            if other is not None and other.lang != unit.lang and unit.lang in homes:
+                self._refuse(
+                    unit, other, f"rows of the second that move to {unit.lang}/ would have the name of the first"
+                )
+
+    def _refuse(self, unit: Unit, other: Unit, why: str) -> NoReturn:
+        place, second = (storage.join(self.input_tree, one.path) for one in (unit, other))
+        raise StageError(
+            f"{STAGE}: {place} and {second}: {why} (`identify.policy: relabel` adds `.from-<lang>` to a name). Rename "
+            f"the first file"
+        )
+
+    def _homes(self) -> frozenset[str]:
+        """Folders that a document may move to."""
+        return frozenset(LANGUAGES if self.languages is None else self.languages)
 
     def process(self, work: Unit) -> UnitReport:
         """Identify one unit."""
@@ -96,10 +132,14 @@ class IdentifyStep(TreeStep):
             ],
             schema=IDENTIFIED,
         )
-        homes = frozenset(LANGUAGES if self.languages is None else self.languages)
-        verdict = judge(work.lang, lang, score, self.section, languages=homes)
+        verdict = judge(work.lang, lang, score, self.section, languages=self._homes())
         outputs.give(identified, verdict.folder)
         outputs.remove(identified, verdict.reason)
+
+
+def moved_name(work: Unit) -> str:
+    """File name, without suffix, of the rows of a unit in the folder of another language."""
+    return f"{work.name}.from-{work.lang}"
 
 
 def add_ids(batch: pa.RecordBatch, work: Unit, *, first_row: int) -> pa.RecordBatch:
@@ -145,7 +185,7 @@ class _Outputs:
         """Write rows to their folders; null: to none."""
         for lang in pc.unique(folder).drop_null().to_pylist():
             chosen = rows.filter(pc.equal(folder, lang))
-            name = self.work.name if lang == self.work.lang else f"{self.work.name}.from-{self.work.lang}"
+            name = self.work.name if lang == self.work.lang else moved_name(self.work)
             self._writer(storage.join(TREES[STAGE], lang, f"{name}.parquet"), IDENTIFIED).write(chosen)
             self.report.give(lang, Counts.of(chosen["text"]))
 

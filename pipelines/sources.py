@@ -189,10 +189,6 @@ class UrlSource(Source):
                 self._files = _list_prefix(self._prefix)
             except LolaError:
                 raise
-            except ImportError as error:
-                raise StageError(
-                    f"{self._prefix}: this kind of place needs a package that is not installed ({error})"
-                ) from error
             except Exception as error:
                 # Every fsspec backend raises errors of its own library.
                 raise StageError(
@@ -250,9 +246,7 @@ class UrlSource(Source):
 
 
 def _list_prefix(prefix: str) -> list[tuple[str, int]]:
-    import fsspec
-
-    filesystem, base = fsspec.core.url_to_fs(prefix)
+    filesystem, base = storage.filesystem_of(prefix)
     base = str(base).rstrip("/")
     files: list[tuple[str, int]] = []
     for name, info in filesystem.find(base, detail=True).items():

@@ -13,7 +13,7 @@ import os
 import socket
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from lola_data import storage
 from lola_data.errors import StageError
@@ -173,7 +173,7 @@ class StageState:
 
 def _file(key: str) -> str:
     # One flat folder: a key holds slashes and may hold any character a file name can.
-    return quote(key, safe="") + ".json"
+    return key.replace("%", "%25").replace("/", "%2F") + ".json"
 
 
 def _key(path: str) -> str:

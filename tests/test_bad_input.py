@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,65 @@ def test_stage_before_its_input(corpus: Corpus) -> None:
     corpus.goes_on("dedup")
 
 
+def readers(corpus: Corpus) -> Iterator[Outcome]:
+    """Each way in which a tree of raw shards is listed."""
+    yield corpus.run("download")
+    yield lola("run", corpus.recipe, "--dry-run")
+    yield lola("identify", corpus.source, "--workdir", corpus.work.with_name("other"))
+    out = corpus.work.with_name("tokenizer")
+    yield lola("tokenizer", "train", corpus.source, "--out", out, "--vocab-size", 500, "--train-bytes", 40_000)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("target", ["gone", "el_part_00001.parquet"])
+def test_link_that_leads_nowhere(corpus: Corpus, target: str) -> None:
+    """To a shard that is not there, or to itself."""
+    link = corpus.source / "el" / "el_part_00001.parquet"
+    link.symlink_to(target)
+    for outcome in readers(corpus):
+        corpus.refused(outcome, link, "a symbolic link that leads nowhere", target, "remove the link")
+    link.unlink()
+    corpus.goes_on("identify")
+
+
+def test_folder_that_lies_in_itself(corpus: Corpus) -> None:
+    link = corpus.source / "el" / "all"
+    link.symlink_to("..")
+    for outcome in readers(corpus):
+        corpus.refused(outcome, link, "a symbolic link to a folder that it lies in", "remove the link")
+    link.unlink()
+    corpus.goes_on("identify")
+
+
+def test_file_name_that_is_no_text(corpus: Corpus) -> None:
+    odd = corpus.source / "el" / os.fsdecode(b"el_\xe9.parquet")
+    shutil.copy(corpus.greek, odd)
+    for outcome in readers(corpus):
+        corpus.refused(outcome, f"{corpus.source}/el/el_\\xe9.parquet", "not valid UTF-8", "rename the file")
+    odd.unlink()
+    corpus.goes_on("identify")
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("nosuch://bucket/x", "Protocol not known: nosuch"), ("s3://bucket/x", "pip install 'lola-data[s3]'")],
+)
+def test_place_of_another_kind(corpus: Corpus, place: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for call in (
+        ("run", corpus.recipe, "--set", f"workdir={place}"),
+        ("run", corpus.recipe, "--set", f"workdir={place}", "--dry-run"),
+        ("run", corpus.recipe, "--set", f"download={{source: url, path: '{place}'}}"),
+        ("identify", place, "--workdir", corpus.work.with_name("other")),
+        ("status", place),
+        ("balance", place),
+        ("tokenizer", "train", place, "--out", corpus.work.with_name("tokenizer")),
+        ("tokenizer", "encode", place, "--text", "a"),
+    ):
+        corpus.refused(lola(*call), f"{place}", words)
+    assert not list(corpus.work.rglob("*.parquet"))
+
+
 # Files that are damaged
 
 
@@ -260,6 +320,35 @@ def test_foreign_schema(corpus: Corpus, columns: dict[str, Any], words: str) -> 
     whole = corpus.greek.read_bytes()
     replace_shard(corpus.greek, pa.table(columns))
     corpus.refused(corpus.run("identify"), corpus.greek, words)
+    replace_bytes(corpus.greek, whole)
+    corpus.goes_on("identify")
+
+
+@pytest.mark.parametrize("fault", ["twice", "no text"])
+def test_columns_that_cannot_be_told_apart(corpus: Corpus, fault: str) -> None:
+    """It fails its own shard, and no other."""
+    whole = corpus.greek.read_bytes()
+    table = pq.read_table(corpus.greek)
+    if fault == "twice":
+        replace_shard(corpus.greek, table.append_column("text", table["url"]))
+        words = "2 columns have the name `text`"
+    else:
+        replace_shard(corpus.greek, table.append_column("colX", table["url"]))
+        replace_bytes(corpus.greek, corpus.greek.read_bytes().replace(b"colX", b"col\xff"))
+        words = "the name of a column is not valid UTF-8"
+    corpus.refused(corpus.run("identify"), corpus.greek, words, "1 of 4 units failed")
+    assert sorted(path.name for path in (corpus.work / "raw").iterdir() if path.is_dir()) == list(SIBLINGS)
+    other = corpus.work.with_name("other")
+    corpus.refused(lola("identify", corpus.source, "--workdir", other), corpus.greek, words, "1 of 4 units failed")
+    assert [path.parent.name for path in sorted((other / "identified").rglob("*.parquet"))] == list(SIBLINGS)
+    out = corpus.work.with_name("tokenizer")
+    corpus.refused(lola("tokenizer", "train", corpus.source, "--out", out), corpus.greek, words)
+    assert not out.exists()
+    for call in (("run", corpus.recipe, "--dry-run"), ("balance", corpus.source)):
+        outcome = lola(*call)
+        # Who does not read the texts may pass over it.
+        if outcome.code:
+            corpus.refused(outcome, corpus.greek, words)
     replace_bytes(corpus.greek, whole)
     corpus.goes_on("identify")
 
@@ -582,7 +671,23 @@ def test_wrong_recipe_mended(corpus: Corpus) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"- a\n- list\n", b"just text", b"\xff\xfe\x00", b"a: &x [*x]\n", b"a: !!python/object:os.system {}"],
+    [
+        b"",
+        b"- a\n- list\n",
+        b"just text",
+        b"\xff\xfe\x00",
+        b"seed: 1\0",
+        b"seed: 1\x1b[0m",
+        b"a: &x [*x]\n",
+        b"a: !!python/object:os.system {}",
+        b"seed: !!bool x",
+        b"2024-01-01: x",
+        b"2024-13-45: x",
+        b"? {a: b}\n: x",
+        b"a: " + b"[" * 100_000,
+        b"seed: " + b"9" * 100_000,
+    ],
+    ids=lambda content: str(content[:12]),
 )
 def test_recipe_that_is_no_recipe(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
+import subprocess
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 import click
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -16,7 +21,17 @@ from lola_data.cli import GROUP, cli
 from lola_data.layout import TREES
 from lola_data.presets import VALUES
 from lola_data.recipe import load_recipe, valid_keys
-from tests.console import ROAD, lola, lola_process, replace_bytes, upto, write_recipe, write_source
+from tests.console import (
+    ROAD,
+    Outcome,
+    lola,
+    lola_process,
+    replace_bytes,
+    replace_shard,
+    upto,
+    write_recipe,
+    write_source,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,6 +163,43 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
     assert mine.read_text() == "seed: 7\n"
     assert lola("init", "--out", mine, "--force").code == 0
     assert mine.read_text() != "seed: 7\n"
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_init_where_no_file_can_be(tmp_path: Path, force: tuple[str, ...]) -> None:
+    file = tmp_path / "file"
+    file.write_text("of value")
+    for target, words in (
+        (tmp_path, f"is a folder; name a file in it with --out {tmp_path}/demo.yaml"),
+        (file / "x.yaml", "cannot be written"),
+        (tmp_path / ("x" * 300), "a name of 300 bytes, where file systems take 255. Shorten it"),
+    ):
+        outcome = lola("init", "--out", target, *force)
+        assert outcome.code in (1, 2)
+        assert outcome.message.startswith(f"{target}: ")
+        assert words in outcome.message
+        assert files_of(tmp_path) == {"file": b"of value"}
+
+
+def test_init_leaves_the_old_recipe_where_the_disk_is_full(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("seed: 7\n")
+    limit = (2_000, 2_000)
+    outcome = lola_process(
+        "init", "--out", mine, "--force", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    )
+    assert outcome.code == 1
+    assert "cannot be written: the file would be larger" in outcome.message
+    assert files_of(tmp_path) == {"mine.yaml": b"seed: 7\n"}
+
+
+def test_init_writes_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "mine.yaml").symlink_to("real/mine.yaml")
+    assert lola("init", "--out", tmp_path / "mine.yaml").code == 2
+    assert lola("init", "--out", tmp_path / "mine.yaml", "--force").code == 0
+    assert (tmp_path / "mine.yaml").is_symlink()
+    assert load_recipe(tmp_path / "real" / "mine.yaml").workdir == "work/demo"
 
 
 def test_init_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +412,92 @@ def test_json_is_alone_on_stdout(done: Path) -> None:
         json.loads(outcome.stdout)
 
 
+def shell(line: str, **environment: str) -> Outcome:
+    """A line of bash in which LOLA stands for the command."""
+    given = {**os.environ, "LOLA": f"{sys.executable} -m lola_data.cli", **environment}
+    done = subprocess.run(
+        ["bash", "-c", line.replace("LOLA", "$LOLA")], env=given, capture_output=True, timeout=300, check=False
+    )
+    return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_a_closed_stderr(tmp_path: Path) -> None:
+    """Nothing that is meant for it goes elsewhere: not to stdout, not into a file that got its number."""
+    recipe = write_recipe(tmp_path, write_source(tmp_path / "source"))
+    plain = shell(f"LOLA run {recipe} {' '.join(upto('identify'))} --json")
+    assert plain.code == 0, plain.stderr
+    before = files_of(tmp_path / "work" / "identified")
+    shutil.rmtree(tmp_path / "work")
+    outcome = shell(f"LOLA run {recipe} {' '.join(upto('identify'))} --json --set executor.tasks=2 2>&-")
+    assert outcome == Outcome(0, plain.stdout, "")
+    assert files_of(tmp_path / "work" / "identified") == before
+    assert shell("LOLA recipe check nowhere.yaml 2>&-") == Outcome(2, "", "")
+
+
+def test_a_closed_stdout_and_stdin(done: Path) -> None:
+    model = done / "work" / "tokenizer" / "tokenizer.model"
+    assert shell("LOLA languages >&-") == Outcome(0, "", "")
+    assert shell(f"LOLA tokenizer encode {model} --text a <&-").code == 0
+    outcome = shell(f"LOLA tokenizer encode {model} <&-")
+    assert outcome.code == 1
+    assert outcome.message == "standard input is closed; give the text with --text\n"
+
+
+@pytest.mark.parametrize("command", ["languages", "languages --json", "recipe schema", "init --out -", "--help"])
+def test_a_reader_that_leaves(command: str) -> None:
+    """As `| head` does, only that nothing is read at all."""
+    outcome = shell(f"set -o pipefail; (sleep 0.1; LOLA {command}; echo $? >&2) | true")
+    assert outcome.stderr == "0\n"
+
+
+def test_a_locale_without_letters(tmp_path: Path) -> None:
+    """Task logs, tables and JSON name languages and files in all scripts."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    recipe = write_recipe(tmp_path, write_source(tmp_path / "source"))
+    shard = pq.read_table(tmp_path / "source" / "el" / "el_part_00000.parquet")
+    replace_shard(
+        tmp_path / "source" / "el" / "el_part_00000.parquet", shard.rename_columns(["κείμενο", "a", "b", "c"])
+    )
+    outcome = shell(f"LOLA run {recipe} {' '.join(upto('identify'))} --set executor.tasks=2", **plain)
+    assert outcome.code == 1
+    assert "no column `text`; its columns are κείμενο, a, b, c" in outcome.message
+    assert "Traceback" not in outcome.stderr
+    assert "Logging error" not in outcome.stderr
+    (log,) = (tmp_path / "work" / "logs" / "download").rglob("task_00000.log")
+    logs = [path.read_text(encoding="utf-8") for path in log.parent.iterdir()]
+    assert any("κείμενο" in text for text in logs)
+    listed = shell("LOLA languages --json", **plain)
+    assert {one["name"] for one in json.loads(listed.stdout)} >= {"Volapük"}
+    for call in ("LOLA init --out Größe.yaml", f"LOLA run {recipe} --set workdir=Größe --dry-run"):
+        outcome = shell(f"cd {tmp_path}; {call}", **plain)
+        assert outcome.code in (1, 2)
+        assert "set PYTHONUTF8=1" in outcome.stderr
+        assert "Traceback" not in outcome.stderr
+
+
 # Wrong calls
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("tokenizer", "encode", "tokenizer.model", "--text", "a\udcffb"),
+        ("generate", "run", "--prompt", "a\udcffb"),
+        ("run", "a\udcffb.yaml"),
+        ("status", "a\udcffb"),
+        ("download", "--workdir", "a\udcffb"),
+        ("identify", "a\udcffb", "--workdir", "w"),
+        ("run", "demo.yaml", "--set", "workdir=a\udcffb"),
+    ],
+)
+def test_arguments_that_are_no_text(call: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for outcome in (lola(*call), lola_process(*call)):
+        assert outcome.code == 2
+        assert "a\\xffb" in outcome.stderr
+        assert "': not valid UTF-8 (at character" in outcome.stderr
+        assert "Traceback" not in outcome.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_command() -> None:

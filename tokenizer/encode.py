@@ -73,7 +73,12 @@ class Encoder:
                 f"{model_path}: this SentencePiece model does not give every text back: {', '.join(losses)}. Train one "
                 "with `lola-data tokenizer train`, or with byte_fallback, the identity rule and no white-space clean-up"
             )
-        self._processor: Any = sentencepiece.SentencePieceProcessor(model_proto=self.model.data)
+        try:
+            self._processor: Any = sentencepiece.SentencePieceProcessor(model_proto=self.model.data)
+        except RuntimeError as error:
+            raise RecipeError(
+                f"{model_path}: SentencePiece cannot load this model ({_last_words(error)}); train or copy it again"
+            ) from error
         self.vocab_size = int(self._processor.vocab_size())
         self.eod_id = int(self._processor.eos_id())
         """Id of ``</s>``, which stands after each document in token shards."""
@@ -250,6 +255,11 @@ def _gigatoken_engine(model: bytes) -> Engine | None:
         return np.asarray(awkward.flatten(rows)).astype(np.int32), counts
 
     return encode
+
+
+def _last_words(error: RuntimeError) -> str:
+    """The message, without the place in SentencePiece's source that it begins with."""
+    return str(error).strip().splitlines()[0].rpartition("] ")[2].rstrip(".") or "no reason given"
 
 
 def _find_space_symbols(data: Bytes, start: int, stop: int) -> NDArray[np.int64]:

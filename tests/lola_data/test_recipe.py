@@ -27,9 +27,11 @@ from lola_data.recipe import Recipe, json_schema, load_recipe, parse_recipe, par
         ("sample:\n  method: lola-v1\n", r"set `unit: documents`"),
         ("download:\n  source: local\n", r"needs `path`"),
         ("download:\n  path: x\n", r"`path` has no meaning with `source: sample`"),
-        ("languages: [de, xq]\n", r"r\.yaml:?\d*: .*xq"),
-        ("languages: []\n", "`languages` is empty"),
-        ("languages: [de, de]\n", "names a code twice"),
+        ("seed: 1\nlanguages: [de, xq]\n", r"^r\.yaml:2: `languages\.1`: language 'xq': not a CulturaX code"),
+        ("seed: 1\nlanguages:\n- de\n- xq\n", r"^r\.yaml:4: `languages\.1`: .*xq"),
+        ("languages: []\n", r"^r\.yaml:1: `languages`: `languages` is empty"),
+        ("seed: 1\nlanguages:\n- de\n- sw\n- de\n", r"^r\.yaml:5: `languages\.2`: names a code twice: `de`"),
+        ("workdir: ''\n", r"^r\.yaml:1: `workdir`: an empty path"),
         ("seed: 1\nseed: 2\n", r"r\.yaml:2: `seed` is given twice"),
         ("dedup:\n  bands: 14\n  bands: 15\n", r"r\.yaml:3: `dedup\.bands` is given twice"),
         ("a: [1,\n", r"r\.yaml:\d: not valid YAML"),
@@ -41,6 +43,116 @@ def test_faults_are_told_with_line_and_key(text: str, wanted: str) -> None:
     with pytest.raises(RecipeError, match=wanted) as caught:
         parse_recipe(text, name="r.yaml")
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", ["de", "5", "{de: 1}", "[1, 2]", "", "[[de]]", "true"])
+def test_languages_that_are_no_list_are_one_fault(value: str) -> None:
+    with pytest.raises(RecipeError, match=r"^r\.yaml:1: `languages`: write a list of codes, such as \[d") as caught:
+        parse_recipe(f"languages: {value}\n", name="r.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a\0b", r"^r\.yaml:{line}: not valid YAML: the character U\+0000 may not stand in it"),
+        ("\x07", r"^r\.yaml:{line}: not valid YAML: the character U\+0007 may not stand in it"),
+        ("workdir: !!bool x", r"^r\.yaml:{line}: not valid YAML: the tag `tag:yaml\.org,2002:bool` is not understood"),
+        ("workdir: !!timestamp x", r"^r\.yaml:{line}: .*the tag"),
+        ("workdir: !!python/object/apply:os.system [ls]", r"^r\.yaml:{line}: .*the tag"),
+        (
+            "workdir: &x [*x]",
+            r"^r\.yaml:{line}: not valid YAML: the alias `\*x` is not understood here; write the value",
+        ),
+        ("dedup: &x {}\nidentify: *x", r"^r\.yaml:4: .*the alias"),
+        ("workdir: " + "[" * 1000, r"^r\.yaml:{line}: not valid YAML: nested more than 20 deep"),
+        ("workdir: " + "{a: " * 1000, r"^r\.yaml:{line}: not valid YAML: nested more than 20 deep"),
+        ("unit_mb: " + "9" * 5000, r"^r\.yaml:{line}: not valid YAML: `9+\.\.\.` is too large a number"),
+        ("unit_mb: 9223372036854775808", r"^r\.yaml:{line}: .*too large a number"),
+        ("sample: {alpha: .inf}", r"^r\.yaml:{line}: not valid YAML: `\.inf` is not a number that can be counted with"),
+        ("sample: {alpha: -.inf}", r"^r\.yaml:{line}: .*`-\.inf` is not a number"),
+        ("sample: {alpha: .nan}", r"^r\.yaml:{line}: .*`\.nan` is not a number"),
+        ("sample: {alpha: 1e999}", r"^r\.yaml:{line}: .*`1e999` is not a number"),
+        ("1: 2", r"^r\.yaml:{line}: `1` cannot be a key"),
+        ("true: 2", r"^r\.yaml:{line}: `true` cannot be a key"),
+        ("? [a, b]\n: 2", r"^r\.yaml:{line}: a list or mapping cannot be a key"),
+        ("2024-05-01: 2", r"^r\.yaml:{line}: `2024-05-01`: unknown key"),
+        ("<<: {dedup: {}}", r"^r\.yaml:{line}: `<<`: unknown key"),
+        ("sample: {alpha: 2024-13-45}", r'^r\.yaml:{line}: `sample\.alpha`: .*number.*"2024-13-45"'),
+        ("=: 1", r"^r\.yaml:{line}: `=`: unknown key"),
+        (r'workdir: "a\0b"', r"^r\.yaml:{line}: not valid YAML: a text with a NUL character"),
+        (r'workdir: "a\ud800b"', r"^r\.yaml:{line}: not valid YAML: a text with a NUL character, or with half of one"),
+        ("--- a\n--- b", r"^r\.yaml:\d: not valid YAML"),
+    ],
+)
+def test_yaml_that_no_recipe_needs_is_refused(text: str, wanted: str) -> None:
+    """In a file with its line; in --set with the option."""
+    with pytest.raises(RecipeError, match=wanted.format(line=3)) as caught:
+        parse_recipe(f"# A comment\nseed: 1\n{text}\n", name="r.yaml")
+    assert "\n" not in str(caught.value)
+    key, _, value = text.partition(": ")
+    if key in ("workdir", "unit_mb", "sample"):
+        with pytest.raises(RecipeError, match=wanted.format(line=3).replace(r"r\.yaml:3: ", rf"--set {key}=.*: ")):
+            parse_recipe("", overrides=[f"{key}={value}"])
+
+
+def test_an_alias_bomb_does_not_go_off() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    with pytest.raises(RecipeError, match=r"^r\.yaml:2: .*the alias `\*a0`"):
+        parse_recipe("\n".join(lines), name="r.yaml")
+
+
+def test_long_digits_take_no_longer_than_other_text() -> None:
+    """The pattern of a number must not be tried from each digit anew: that would take hours here."""
+    assert parse_value("1" * 500_000 + "x") == "1" * 500_000 + "x"
+
+
+def test_what_looks_odd_but_is_meant_is_taken() -> None:
+    recipe = parse_recipe('workdir: 2024-05-01\ndedup: &unused {waive: ["no", de]}\n')
+    assert (recipe.workdir, recipe.dedup.waive) == ("2024-05-01", ["no", "de"])
+    # JSON of what lies beyond U+FFFF, as a script may write it.
+    assert parse_recipe("", overrides=[r'workdir="\ud83d\ude00"']).workdir == "\U0001f600"
+    assert parse_recipe("", overrides=[f"seed={2**63 - 1}"]).seed == 2**63 - 1
+
+
+def test_an_empty_section_is_the_default() -> None:
+    empty = "".join(f"{name}:\n" for name in json_schema()["properties"] if "_" not in name)
+    sections = [line for line in empty.splitlines() if line[:-1] not in ("workdir", "seed", "languages")]
+    assert len(sections) == 10
+    assert parse_recipe("\n".join(sections)) == Recipe()
+    assert parse_recipe("train:\n  model:\n  seed: 3\n").train.seed == 3
+    assert parse_recipe("dedup:\n", overrides=["dedup.threshold=0.9"]).dedup.threshold == 0.9
+    with pytest.raises(RecipeError, match=r"^r\.yaml:1: `seed`: .*integer"):
+        parse_recipe("seed:\n", name="r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("dedup: {{waive: [de, {}]}}", "dedup.waive.1"),
+        ("identify: {{min_score_by_language: {{{}: 0.5}}}}", "identify.min_score_by_language.{}"),
+        ("sample: {{method: budgets, budgets: {{{}: 5}}}}", "sample.budgets.{}"),
+        ("train: {{weights: {{de: 1.0, {}: 0.5}}}}", "train.weights.{}"),
+    ],
+)
+def test_codes_that_cannot_be_meant_are_refused_in_every_section(text: str, place: str) -> None:
+    for source, code, words in (
+        ("source: sample", "ed", "language 'ed': not a CulturaX code; the nearest is"),
+        ("source: hub", "eng_Latn", "language 'eng_Latn': not a CulturaX code; the nearest is 'en'"),
+        ("source: local, path: x", "German", "`German` is neither a CulturaX code nor the name of a language folder"),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            parse_recipe(f"download: {{{source}}}\n{text.format(code)}\n", name="r.yaml")
+        assert str(caught.value).startswith(f"r.yaml:2: `{place.format(code)}`: {words}")
+    for source, code in (
+        ("source: hub", "sw"),
+        ("source: local, path: x", "eng_Latn"),
+        ("source: local, path: x", "ed"),
+    ):
+        parse_recipe(f"download: {{{source}}}\n{text.format(code)}\n")
+    # One stage on a tree that is given to it: nothing is known of where its folders come from.
+    parse_recipe(text.format("pt-BR"))
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -10,7 +10,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from lola_data.errors import StageError
+from lola_data.errors import LolaError, StageError
 from lola_data.schemas import RAW
 from lola_data.sections import ExecutorSection
 from lola_data.shards import plan_units, read_batches
@@ -262,7 +262,7 @@ class TestUrl:
 
     @pytest.mark.parametrize("prefix", ["memory://nothing-there", "nosuchkind://bucket/x"])
     def test_a_prefix_that_cannot_be_listed_is_refused(self, tmp_path: Path, prefix: str) -> None:
-        with pytest.raises(StageError, match=prefix):
+        with pytest.raises(LolaError, match=prefix):
             stage_of(tmp_path / "w", "download.source=url", f"download.path={prefix}").phases[0].plan()
 
     def test_http_without_directory_pages_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,29 @@ def test_policies(
         assert row["kept_id"] is None
 
 
+@pytest.mark.parametrize("clash", ["fr/part-0.from-de", "x.from-fr/part-0.from-de"])
+def test_relabel_does_not_write_two_shards_to_one_name(tmp_path: Path, clash: str) -> None:
+    """A shard that is called what rows of another would be called; and two whose moved rows would share one."""
+    first = "de/part-0" if clash.startswith("fr/") else "fr/part-0.from-de.from-x"
+    write_raw(tmp_path / "raw", first, [*DE, FR[0]])
+    write_raw(tmp_path / "raw", clash, FR)
+    with pytest.raises(StageError, match=r"part-0\.from-de.* and .*part-0.*Rename the first file") as caught:
+        run(tmp_path, identify={"policy": "relabel"})
+    assert str(tmp_path / "raw" / clash) in str(caught.value)
+    assert not list((tmp_path / "work").rglob("*.parquet"))
+    # Where nothing moves, a name is as good as another.
+    assert run(tmp_path, identify={"policy": "keep"})["totals"]["out"]["documents"] == 6
+
+
+def test_relabel_takes_a_tree_that_was_relabelled(tmp_path: Path) -> None:
+    """The name of what has moved is no clash by itself."""
+    write_raw(tmp_path / "raw", "de/part-0.from-fr", DE)
+    write_raw(tmp_path / "raw", "fr/part-1", [*FR, DE[0]])
+    run(tmp_path, identify={"policy": "relabel"})
+    found = [row["file"] for row in rows(tmp_path, "identified")]
+    assert found == ["de/part-0.from-fr.parquet"] * 3 + ["de/part-1.from-fr.parquet"] + ["fr/part-1.parquet"] * 2
+
+
 def test_relabel_leaves_languages_alone_that_are_not_worked_on(tmp_path: Path) -> None:
     write_raw(tmp_path / "raw", "de/part-0", [*DE, FR[0], *RU])
     write_raw(tmp_path / "raw", "fr/part-0", FR)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokenizer.encode as encode_module
-from lola_data.errors import ShardError
+from lola_data.errors import RecipeError, ShardError
 from lola_data.sample_corpus import sample_root
 from tokenizer.encode import Encoder
 
@@ -234,6 +234,24 @@ def test_an_engine_that_disagrees_is_not_used(model_dir: Path, monkeypatch: pyte
 
     monkeypatch.setattr(encode_module, "_gigatoken_engine", lambda model: engine)
     assert Encoder(model_dir / "tokenizer.model").engine == "sentencepiece"
+
+
+@pytest.mark.parametrize(
+    ("piece", "other", "words"),
+    [
+        (b"<0xE2>", b"<0xE1>", "<0xE1> is already defined"),
+        (b"<0x41>", b"<0xZZ>", "byte piece <0xZZ> is invalid"),
+        (b"<0x41>", b"abcdef", "byte piece abcdef is invalid"),
+    ],
+)
+def test_a_damaged_byte_piece_is_told(model_dir: Path, tmp_path: Path, piece: bytes, other: bytes, words: str) -> None:
+    content = (model_dir / "tokenizer.model").read_bytes()
+    path = tmp_path / "damaged.model"
+    path.write_bytes(content.replace(piece, other, 1))
+    with pytest.raises(RecipeError) as caught:
+        Encoder(path)
+    assert str(caught.value).startswith(f"{path}: SentencePiece cannot load this model (")
+    assert words in str(caught.value)
 
 
 def test_byte_values(encoder: Encoder) -> None:

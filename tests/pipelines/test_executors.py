@@ -1,0 +1,45 @@
+"""The processes of a phase. What they do with units of work is in test_stage and test_kill."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INTERRUPTED = """
+import os, signal, sys
+import multiprocess.context
+from multiprocess import forkserver
+from pipelines.executors import _start_fork_server
+
+def work():
+    os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(7)
+
+if __name__ == "__main__":
+    context = multiprocess.context.ForkServerContext()
+    context.set_forkserver_preload(["pipelines.preload"])
+    _start_fork_server()
+    # Long before it has imported what it is to.
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGINT)
+    process = context.Process(target=work)
+    process.start()
+    process.join()
+    print(process.exitcode)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    except KeyboardInterrupt:
+        print("the driver hears it")
+"""
+
+
+def test_ctrl_c_reaches_the_driver_alone(tmp_path: Path) -> None:
+    """A terminal sends it to every process; the driver ends the others, so that one line is told and no traceback."""
+    program = tmp_path / "interrupted.py"
+    program.write_text(INTERRUPTED)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("7\nthe driver hears it\n", "")
