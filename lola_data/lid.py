@@ -1,33 +1,33 @@
 """Language identification with fastText models, batch by batch.
 
 In: an Arrow column of texts. Out: a column of CulturaX codes and a column of scores, one each per text. The label is
-what fastText's own ``predict`` gives for the text as one line.
+what fastText's own ``predict`` gives for the text as one line; it is found by :mod:`lola_data.lid_kernel`, or by
+fastText itself where that does not know the model's kind.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-import numba
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lola_data.buffers import Text, string_buffer, string_chunks
+from lola_data.buffers import string_buffer, string_chunks
 from lola_data.errors import LolaError
+from lola_data.lid_binding import Binding
 from lola_data.lid_format import check_model_file
+from lola_data.lid_kernel import Classifier
 from lola_data.lid_labels import UNDETERMINED, culturax_code
 from lola_data.lid_models import REGISTRY, model_path
+from lola_data.lid_weights import UnsupportedModel, read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lola_data.buffers import Bytes, Offsets
-
-_PIECE_BYTES = 16 * 2**20
-_END_OF_SENTENCE = np.frombuffer(b"</s>", dtype=np.uint8)
+    from lola_data.buffers import Text
 
 
 class Identifier:
@@ -67,109 +67,50 @@ class Identifier:
         Returns:
             lang (n,) string, CulturaX codes or the model's own label where there is none; score (n,) float32, the
             probability of that label, in [0, 1].
+
+        Raises:
+            LolaError: as :meth:`load`, or the model holds numbers that are not finite.
         """
-        predict = _load(self.model)
+        model = _load(self.model)
         langs: list[pa.Array] = []
         scores: list[pa.Array] = []
         for part in string_chunks(text):
-            for piece in _pieces(part):
-                lang, score = self._identify_piece(predict, piece)
-                langs.append(lang)
-                scores.append(score)
+            shown = part if self.max_chars is None else pc.utf8_slice_codeunits(part, 0, self.max_chars)
+            labels, score = model.classifier.predict(*string_buffer(shown))
+            if np.isnan(score).any():
+                raise LolaError(f"model {self.model!r} holds numbers that are not finite; it is damaged")
+            # The steps of hierarchical softmax add 1e-5 each, so a sure label may come out above 1.
+            np.clip(score, 0.0, 1.0, out=score)
+            score[model.undetermined[labels]] = 0.0
+            langs.append(model.codes.take(pa.array(np.where(labels < 0, len(model.codes) - 1, labels))))
+            scores.append(pa.array(score))
         return (
             pa.concat_arrays(langs) if langs else pa.array([], pa.string()),
             pa.concat_arrays(scores) if scores else pa.array([], pa.float32()),
         )
 
-    def _identify_piece(self, predict: Any, text: pa.Array) -> tuple[pa.Array, pa.Array]:
-        if self.max_chars is not None:
-            text = pc.utf8_slice_codeunits(text, 0, self.max_chars)
-        lines = one_line_each(text)
-        spoken = np.flatnonzero(pc.invert(pc.utf8_is_space(lines)).to_numpy(zero_copy_only=False))
-        lang = np.full(len(lines), UNDETERMINED, dtype=object)
-        score = np.zeros(len(lines), dtype=np.float32)
-        if len(spoken):
-            labels, probabilities = predict(lines.take(pa.array(spoken)).to_pylist(), 1, 0.0, "strict")
-            # fastText gives no label at all for a line none of whose n-grams it knows.
-            answered = spoken[np.fromiter(map(len, labels), dtype=np.int64, count=len(labels)) > 0]
-            names = pa.array(chain.from_iterable(labels), pa.string()).dictionary_encode()
-            codes = np.array([culturax_code(label) for label in names.dictionary.to_pylist()], dtype=object)
-            if len(answered):
-                lang[answered] = codes[names.indices.to_numpy()]
-                score[answered] = np.concatenate(probabilities)
-                # The steps of hierarchical softmax add 1e-5 each, so a sure label may come out above 1.
-                np.clip(score, 0.0, 1.0, out=score)
-                score[lang == UNDETERMINED] = 0.0
-        return pa.array(lang, pa.string()), pa.array(score, pa.float32())
 
+class _Model(NamedTuple):
+    """A classifier; the code of each of its labels, and ``und`` as the last; which of the codes are ``und``."""
 
-def one_line_each(text: pa.Array) -> pa.Array:
-    """Each text as the one line that fastText is shown, its closing line feed included; (n,) large_string."""
-    data, offsets = string_buffer(text)
-    total = int(offsets[-1] - offsets[0])
-    lines = np.empty(total + len(text), dtype=np.uint8)
-    _one_line_each(data, offsets, _END_OF_SENTENCE, lines)
-    borders = offsets - offsets[0] + np.arange(len(text) + 1)
-    return pa.LargeStringArray.from_buffers(len(text), pa.py_buffer(borders), pa.py_buffer(lines))
-
-
-def _pieces(text: pa.Array) -> list[pa.Array]:
-    """Slices of about 16 MB, so that the lines handed to fastText are never all in memory at once."""
-    _, offsets = string_buffer(text)
-    pieces: list[pa.Array] = []
-    start = 0
-    while start < len(text):
-        stop = int(np.searchsorted(offsets, offsets[start] + _PIECE_BYTES, side="right")) - 1
-        stop = min(max(stop, start + 1), len(text))
-        pieces.append(text.slice(start, stop - start))
-        start = stop
-    return pieces
+    classifier: Classifier | Binding
+    codes: pa.Array
+    undetermined: npt.NDArray[np.bool_]
 
 
 @lru_cache(maxsize=2)
-def _load(model: str) -> Any:
-    """fastText's own batched predict: (lines, k, threshold, on_unicode_error) -> (labels, probabilities).
-
-    Bound below the Python wrapper, whose ``predict`` of a single string breaks with NumPy 2 in upstream builds.
-    """
+def _load(model: str) -> _Model:
     path = model_path(model)
     if model not in REGISTRY:
         check_model_file(path)
-    return _open(path).f.multilinePredict
+    classifier = open_classifier(path)
+    codes = [*map(culturax_code, classifier.labels), UNDETERMINED]
+    return _Model(classifier, pa.array(codes, pa.string()), np.array([code == UNDETERMINED for code in codes]))
 
 
-def _open(path: Path) -> Any:
-    import fasttext
-
+def open_classifier(path: Path) -> Classifier | Binding:
+    """The classifier in a whole fastText file: the compiled one, or fastText's where that cannot read the model."""
     try:
-        return fasttext.load_model(str(path))
-    except (ValueError, RuntimeError, MemoryError) as error:
-        raise LolaError(f"{path}: fastText cannot load this model: {error}") from error
-
-
-@numba.njit(nogil=True, cache=True)
-def _one_line_each(data: Bytes, offsets: Offsets, end_of_sentence: Bytes, lines: Bytes) -> None:
-    out = 0
-    for row in range(offsets.size - 1):
-        at, end = offsets[row], offsets[row + 1]
-        while at < end:
-            byte = data[at]
-            width = 1
-            replaced = byte == 0 or 10 <= byte <= 13
-            if byte == 0xC2 and at + 1 < end and data[at + 1] == 0x85:
-                width, replaced = 2, True
-            elif byte == 0xE2 and at + 2 < end and data[at + 1] == 0x80 and 0xA8 <= data[at + 2] <= 0xA9:
-                width, replaced = 3, True
-            elif byte == end_of_sentence[0] and at + 4 <= end:
-                replaced = (
-                    data[at + 1] == end_of_sentence[1]
-                    and data[at + 2] == end_of_sentence[2]
-                    and data[at + 3] == end_of_sentence[3]
-                )
-                width = 4 if replaced else 1
-            for _ in range(width):
-                lines[out] = 32 if replaced else byte
-                out += 1
-            at += width
-        lines[out] = 10
-        out += 1
+        return Classifier(read_weights(path))
+    except UnsupportedModel:
+        return Binding(path)
