@@ -269,15 +269,23 @@ class ShardWriter:
         schema: of every batch written.
         row_group_bytes: Arrow bytes after which a row group is closed.
         durable: see :func:`lola_data.storage.atomic_output`.
+        compression: ``zstd``, or ``none`` for what does not compress, such as hashes.
     """
 
     def __init__(
-        self, path: str, schema: pa.Schema, *, row_group_bytes: int = ROW_GROUP_BYTES, durable: bool = False
+        self,
+        path: str,
+        schema: pa.Schema,
+        *,
+        row_group_bytes: int = ROW_GROUP_BYTES,
+        durable: bool = False,
+        compression: str = "zstd",
     ) -> None:
         self.path = path
         self.schema = schema
         self.rows = 0
         self._durable = durable
+        self._compression = compression
         self._row_group_bytes = row_group_bytes
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
@@ -289,9 +297,9 @@ class ShardWriter:
         self._writer = pq.ParquetWriter(
             handle,
             self.schema,
-            compression="zstd",
+            compression=self._compression,
             # Half as fast again as level 3, for files a fifth larger.
-            compression_level=1,
+            compression_level=1 if self._compression == "zstd" else None,
             use_dictionary=cast("Any", [name for name in _SHARED_VALUES if name in self.schema.names]),
             write_statistics=cast("Any", [name for name in ("id", "lang") if name in self.schema.names]),
         )

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from lola_data.shards import Unit
 
 STAGE = "dedup"
-PLANTED = 64
+PLANTED = 32
 """Documents of each unit that the recall of the bands is measured on, by edited copies."""
 
 
@@ -103,7 +103,7 @@ class SignatureStep(TreeStep):
         recall, seen = Recall(), 0
         report = UnitReport(work.key)
         path = signatures_path(self.layout, work.lang, work.name)
-        with ShardWriter(path, signature_schema(bands)) as writer:
+        with ShardWriter(path, signature_schema(bands), compression="none") as writer:
             for batch in read_batches(self.input_tree, work, IDENTIFIED, columns=["id", "text", "url", "lang_score"]):
                 counts = Counts.of(batch["text"])
                 report.take(work.lang, counts)

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
@@ -218,7 +217,7 @@ def run_phase(
         def poll() -> None:
             while not stop.is_set():
                 on_poll()
-                time.sleep(POLL_SECONDS)
+                stop.wait(POLL_SECONDS)
 
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()
