@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # has nothing to search for.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint bench setup clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,14 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+
+# Ours and the peers side by side; STAGES="identify dedup" for some. Results: benchmarks/RESULTS.md.
+bench: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks $(STAGES)
+
+$(VENV)/.bench: benchmarks/requirements.txt $(STAMP)
+	@$(PIP) --no-deps --requirement benchmarks/requirements.txt
+	@touch $@
 
 clean:
 	rm -rf work build dist *.egg-info .pytest_cache .ruff_cache
