@@ -187,7 +187,7 @@ def _integer(_: _Loader, node: yaml.ScalarNode) -> int:
     # Long ones are not even read: that takes time by the square of their length.
     if len(digits) > 20 or abs(value := int(digits)) >= 2**63:
         raise _fault(node, f"`{_cut(digits)}` is too large a number")
-    return value if digits[0] != "-" else -value
+    return value
 
 
 def _number(_: _Loader, node: yaml.ScalarNode) -> float:

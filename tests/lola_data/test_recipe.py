@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,37 @@ def test_norwegian_is_not_false_and_small_numbers_are_numbers() -> None:
     assert [parse_value(text) for text in ("no", "yes", "on", "1e-4", "1_000", "12:30", "true", "~")] == [
         "no", "yes", "on", 1e-4, 1000, "12:30", True, None,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0",
+        "7",
+        "-1",
+        "+1",
+        "-0",
+        "1_000",
+        "-1_000",
+        "007",
+        "-9223372036854775807",
+        "1.5",
+        "-1.5",
+        "-.5",
+        "1e3",
+        "-1E-3",
+    ],
+)
+def test_numbers_are_what_python_reads(text: str) -> None:
+    value = parse_value(text)
+    assert value == ast.literal_eval(text.lstrip("0") or "0")
+    assert isinstance(value, float if set(text) & set(".eE") else int)
+
+
+@pytest.mark.parametrize("key", ["layers", "d_model", "top_k", "capacity_factor", "balance_loss"])
+def test_numbers_below_the_bound_are_refused_in_the_inner_section_too(key: str) -> None:
+    with pytest.raises(RecipeError, match=f"r:1: `train.model.{key}`.*(-3|greater)"):
+        parse_recipe(f"train: {{model: {{{key}: -3}}}}", name="r")
 
 
 def test_overrides_win_and_their_faults_name_them() -> None:
