@@ -37,7 +37,7 @@ class Rate:
 
 RATES = {
     "download": Rate(200.0, 0.02, disk_share=0.55),
-    "identify": Rate(1.5, 0.03, 3.0, disk_share=0.6, left_share=0.98),
+    "identify": Rate(22.0, 0.03, 3.0, disk_share=0.6, left_share=0.98),
     "dedup": Rate(8.0, 0.02, 2.0, phases=3, disk_share=0.6, left_share=0.95),
     "sample": Rate(60.0, 0.015, 1.5, phases=3, disk_share=0.6),
     "tokenizer": Rate(2.5),
