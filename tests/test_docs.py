@@ -18,7 +18,8 @@ import pytest
 from lola_data.cli import GROUP, cli
 from lola_data.errors import RecipeError
 from lola_data.layout import TREES
-from lola_data.recipe import Recipe, parse_recipe, parse_value, valid_keys
+from lola_data.recipe import Recipe, parse_recipe, valid_keys
+from lola_data.recipe_yaml import parse_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,8 @@ import pytest
 
 from lola_data.errors import RecipeError
 from lola_data.presets import VALUES, preset, preset_text
-from lola_data.recipe import Recipe, json_schema, load_recipe, parse_recipe, parse_value, render_recipe
+from lola_data.recipe import Recipe, json_schema, load_recipe, parse_recipe, render_recipe
+from lola_data.recipe_yaml import parse_value
 
 
 @pytest.mark.parametrize(
