@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lola_data.unicode_tables import CONTINUOUS_RANGES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FILTER_NEEDS = ("fasteners", "regex")
@@ -105,6 +106,52 @@ def text_hashing(signature: Any) -> Any:
 
     signature._hash_func = lambda text: xxh64_intdigest(text.encode())
     return signature
+
+
+def minhash(out: Path, *, ngram: int, bands: int, rows: int) -> Callable[[Any], Any]:
+    """MinHash, loaded: called with a reader it runs stages 1 to 3 into ``out`` and returns the filter of stage 4."""
+    from datatrove.pipeline.dedup.minhash import (
+        MinhashConfig,
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+        MinhashDedupSignature,
+    )
+
+    signatures, buckets, remove = (str(out / name) for name in ("signatures", "buckets", "remove"))
+    config = MinhashConfig(n_grams=ngram, num_buckets=bands, hashes_per_bucket=rows)
+    sign = text_hashing(MinhashDedupSignature(signatures, config=config, language=regex_words()))
+    assert sign.get_signature(sign.get_shingles("to warm up a few words are enough"))
+
+    def find(documents: Any) -> Any:
+        run_blocks(documents, sign)
+        for rank in range(bands):
+            # One record at a time is the default; whole buckets are faster (its own documentation of the option).
+            run_blocks(
+                MinhashDedupBuckets(signatures, buckets, config=config, lines_to_buffer=-1),
+                rank=rank,
+                world_size=bands,
+            )
+        run_blocks(MinhashDedupCluster(buckets, remove, config=config, lines_to_buffer=-1))
+        return MinhashDedupFilter(remove)
+
+    return find
+
+
+def tokenizer(out: Path, model: Path, *, eod: str, batch_size: int) -> Any:
+    """Hugging Face's tokenizers, documents in order: shuffling them, the default, would write all tokens twice."""
+    from datatrove.pipeline.tokens import DocumentTokenizer
+
+    block = DocumentTokenizer(
+        str(out),
+        str(model),
+        eos_token=eod,
+        batch_size=batch_size,
+        shuffle_documents=False,
+        save_final_metadata=False,
+    )
+    assert block.tokenizer.encode("warm up").ids
+    return block
 
 
 def word_pattern() -> str:

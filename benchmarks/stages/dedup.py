@@ -38,34 +38,15 @@ def load_ours(task: Task) -> Work:
 
 def load_datatrove(task: Task) -> Work:
     """Its four stages; nothing but the kept rows is written, to one file."""
-    from datatrove.pipeline.dedup.minhash import (
-        MinhashConfig,
-        MinhashDedupBuckets,
-        MinhashDedupCluster,
-        MinhashDedupFilter,
-        MinhashDedupSignature,
-    )
-
-    from benchmarks.datatrove_peer import quiet, reader, regex_words, run_blocks, text_hashing, writer
+    from benchmarks.datatrove_peer import minhash, quiet, reader, run_blocks, writer
     from lola_data.schemas import IDENTIFIED
 
     quiet()
     out, tree = task.out, inputs.sampled(task.corpus)
-    config = MinhashConfig(n_grams=NGRAM, num_buckets=BANDS, hashes_per_bucket=ROWS)
-    sign = text_hashing(MinhashDedupSignature(str(out / "signatures"), config=config, language=regex_words()))
-    assert sign.get_signature(sign.get_shingles("to warm up a few words are enough"))
+    find = minhash(out, ngram=NGRAM, bands=BANDS, rows=ROWS)
 
     def work() -> None:
-        run_blocks(reader(tree, read_metadata=False), sign)
-        for rank in range(BANDS):
-            # One record at a time is the default; whole buckets are faster (its own documentation of the option).
-            run_blocks(
-                MinhashDedupBuckets(str(out / "signatures"), str(out / "buckets"), config=config, lines_to_buffer=-1),
-                rank=rank,
-                world_size=BANDS,
-            )
-        run_blocks(MinhashDedupCluster(str(out / "buckets"), str(out / "remove"), config=config, lines_to_buffer=-1))
-        run_blocks(reader(tree), MinhashDedupFilter(str(out / "remove")), writer(out / "kept", IDENTIFIED))
+        run_blocks(reader(tree), find(reader(tree, read_metadata=False)), writer(out / "kept", IDENTIFIED))
 
     return work
 

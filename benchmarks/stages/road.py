@@ -55,52 +55,20 @@ def load_ours(task: Task) -> Work:
 
 def load_datatrove(task: Task) -> Work:
     """Five passes; the last filters, writes and tokenises at once."""
-    from datatrove.pipeline.dedup.minhash import (
-        MinhashConfig,
-        MinhashDedupBuckets,
-        MinhashDedupCluster,
-        MinhashDedupFilter,
-        MinhashDedupSignature,
-    )
-    from datatrove.pipeline.tokens import DocumentTokenizer
-
-    from benchmarks.datatrove_peer import language_filter, quiet, reader, regex_words, run_blocks, text_hashing, writer
+    from benchmarks.datatrove_peer import language_filter, minhash, quiet, reader, run_blocks, tokenizer, writer
     from lola_data.lid_models import model_path
 
     quiet()
     out = task.out
-    config = MinhashConfig(n_grams=5, num_buckets=BANDS, hashes_per_bucket=ROWS)
     keep_sure = language_filter(model_path(MODEL), language_threshold=SURE)
-    sign = text_hashing(MinhashDedupSignature(str(out / "signatures"), config=config, language=regex_words()))
-    tokenise = DocumentTokenizer(
-        str(out / "tokens"),
-        str(inputs.tokenizer_json(task.corpus)),
-        eos_token=inputs.EOD,
-        batch_size=BATCH,
-        shuffle_documents=False,
-        save_final_metadata=False,
-    )
-    assert tokenise.tokenizer.encode("warm up").ids
-    assert sign.get_signature(sign.get_shingles("to warm up a few words are enough"))
+    find = minhash(out, ngram=5, bands=BANDS, rows=ROWS)
+    tokenise = tokenizer(out / "tokens", inputs.tokenizer_json(task.corpus), eod=inputs.EOD, batch_size=BATCH)
     schema = identified_schema()
 
     def work() -> None:
         run_blocks(reader(task.corpus.raw), keep_sure, writer(out / "identified", schema))
-        run_blocks(reader(out / "identified"), sign)
-        for rank in range(BANDS):
-            # One record at a time is the default; whole buckets are faster (its own documentation of the option).
-            run_blocks(
-                MinhashDedupBuckets(str(out / "signatures"), str(out / "buckets"), config=config, lines_to_buffer=-1),
-                rank=rank,
-                world_size=BANDS,
-            )
-        run_blocks(MinhashDedupCluster(str(out / "buckets"), str(out / "remove"), config=config, lines_to_buffer=-1))
-        run_blocks(
-            reader(out / "identified"),
-            MinhashDedupFilter(str(out / "remove")),
-            writer(out / "deduped", schema),
-            tokenise,
-        )
+        drop = find(reader(out / "identified"))
+        run_blocks(reader(out / "identified"), drop, writer(out / "deduped", schema), tokenise)
 
     return work
 

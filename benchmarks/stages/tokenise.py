@@ -68,22 +68,11 @@ def load_sentencepiece(task: Task) -> Work:
 
 
 def load_datatrove(task: Task) -> Work:
-    """Hugging Face's tokenizers with the same pieces and merges; documents in order, for shuffling them, which is the
-    default, would write all tokens twice."""
-    from datatrove.pipeline.tokens import DocumentTokenizer
-
-    from benchmarks.datatrove_peer import quiet, reader, run_blocks
+    """Hugging Face's tokenizers with the same pieces and merges."""
+    from benchmarks.datatrove_peer import quiet, reader, run_blocks, tokenizer
 
     quiet()
-    block = DocumentTokenizer(
-        str(task.out),
-        str(inputs.tokenizer_json(task.corpus)),
-        eos_token=inputs.EOD,
-        batch_size=BATCH,
-        shuffle_documents=False,
-        save_final_metadata=False,
-    )
-    assert block.tokenizer.encode("warm up").ids
+    block = tokenizer(task.out, inputs.tokenizer_json(task.corpus), eod=inputs.EOD, batch_size=BATCH)
     blocks = [reader(inputs.sampled(task.corpus), read_metadata=False), block]
     return lambda: run_blocks(*blocks)
 
