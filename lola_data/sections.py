@@ -100,6 +100,9 @@ class DedupSection(Section):
     """Jaccard similarity to a kept document at which a document is removed."""
     survivor: Literal["first", "longest", "highest_score"] = "first"
     """Which document of a pair stays: the first by id, the longest text, or the highest lang_score (ties: first)."""
+    partitions: int | None = Field(default=None, ge=1, le=65_536)
+    """Parts that each language is matched in. None: in one go where a task's `executor.memory_mb` allows that, else in
+    as many as it takes. More parts are more tasks at a time. Outputs do not depend on it."""
     max_removed_share: Share = 0.6
     """A language that loses more than this share of its documents stops the run with samples shown."""
     alarm_min_documents: int = Field(default=10, ge=1)
@@ -197,3 +200,5 @@ class ExecutorSection(Section):
     """Tasks a stage is split into, by bytes. Outputs do not depend on it."""
     workers: int = Field(default=2, ge=1)
     """Tasks that run at the same time."""
+    memory_mb: int = Field(default=4_000, ge=1_000)
+    """Memory of a task, in MB. Matching is parted to fit in it (`dedup.partitions`)."""

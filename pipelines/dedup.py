@@ -1,10 +1,11 @@
-"""The stage dedup: identified/<lang>/ -> deduped/<lang>/ and removed/dedup/<lang>/, in three phases.
+"""The stage dedup: identified/<lang>/ -> deduped/<lang>/ and removed/dedup/<lang>/, in these phases.
 
 1. ``signatures``, a unit at a time: digests, URL hashes and LSH band keys of each document, as columns.
-2. ``match``, a language at a time (:mod:`pipelines.match`): which documents go, and for which.
-3. ``filter``, a unit at a time: joins the decisions by id and writes what is kept and what is removed.
+2. For languages too large for one task, four phases that part them (:mod:`pipelines.partition`).
+3. ``match``, a language or a part at a time (:mod:`pipelines.match`): which documents go, and for which.
+4. ``filter``, a unit at a time: joins the decisions by id and writes what is kept and what is removed.
 
-Between the second and the third a language that would lose more than its stated share stops the stage.
+Between the last two a language that would lose more than its stated share stops the stage.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from lola_data.shards import ShardWriter, read_batches
 from lola_data.shingles import shingle
 from lola_data.urls import normalise_urls
 from lola_data.words import scan_words
-from pipelines.match import DECISIONS, MatchStep, decisions_path, read_scratch, signatures_path
+from pipelines.match import SAMPLES, MatchStep, decision_places, read_decisions
+from pipelines.partition import GatherStep, GroupStep, SpreadStep, TieStep
 from pipelines.progress import say
+from pipelines.signatures import signature_schema, signatures_path
 from pipelines.stage import Stage, TreeStep
 
 if TYPE_CHECKING:
@@ -45,23 +48,6 @@ if TYPE_CHECKING:
 STAGE = "dedup"
 PLANTED = 32
 """Documents of each unit that the recall of the bands is measured on, by edited copies."""
-
-
-def signature_schema(bands: int) -> pa.Schema:
-    """Columns of a signatures file: one row per document, in the order of its unit."""
-    return pa.schema(
-        [
-            pa.field("id", pa.string()),
-            pa.field("digest_0", pa.uint64()),
-            pa.field("digest_1", pa.uint64()),
-            pa.field("url_0", pa.uint64()),
-            pa.field("url_1", pa.uint64()),
-            pa.field("bytes", pa.int64()),
-            pa.field("lang_score", pa.float32()),
-            pa.field("shingles", pa.int64()),
-            *(pa.field(f"band_{band}", pa.uint64()) for band in range(bands)),
-        ]
-    )
 
 
 def sign_batch(batch: pa.RecordBatch, *, minhash: MinHash, ngram: int, bands: int) -> pa.RecordBatch:
@@ -132,6 +118,7 @@ class FilterStep(TreeStep):
     def __init__(self, *args: Any, section: DedupSection, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
+        self._places: dict[str, tuple[int, list[str]]] | None = None
 
     def plan(self) -> list[Unit]:
         """The units of the input tree.
@@ -139,12 +126,15 @@ class FilterStep(TreeStep):
         Raises:
             RemovalAlarm: a language would lose too much; shown by examples.
         """
-        raise_alarms(self.state.reports(MatchStep.phase), self.section)
+        raise_alarms(self.state.reports(SignatureStep.phase), self.state.reports(MatchStep.phase), self.section)
+        self._places = None
         return super().plan()
 
     def process(self, work: Unit) -> UnitReport:
         """Write one unit's rows to the tree of the kept or to that of the removed."""
-        decisions = read_scratch(decisions_path(self.layout, work.lang, work.name), DECISIONS.names)
+        if self._places is None:
+            self._places = decision_places(self.layout)
+        decisions = read_decisions(*self._places[work.key])
         kept_path = storage.join(self.layout.tree(self.stage), work.lang, f"{work.name}.parquet")
         removed_path = storage.join(self.layout.removed(self.stage), work.lang, f"{work.name}.parquet")
         report = UnitReport(work.key)
@@ -197,6 +187,10 @@ def split_batch(batch: pa.RecordBatch, decisions: pa.Table) -> tuple[pa.RecordBa
     return kept.filter(stays), removed.filter(compute.invert(stays)), len(place) - place.null_count
 
 
+def _lang(report: UnitReport) -> str:
+    return report.key.split("/")[0]
+
+
 def _audit(audit: dict[str, Counter[str]], source: pa.Array, removed: pa.RecordBatch) -> None:
     for value, count in Counter(source.dictionary_encode().to_pylist()).items():
         audit.setdefault(value or "", Counter())["documents"] += count
@@ -205,17 +199,25 @@ def _audit(audit: dict[str, Counter[str]], source: pa.Array, removed: pa.RecordB
         audit.setdefault(value or "", Counter())[reason] += count
 
 
-def raise_alarms(reports: Sequence[UnitReport], section: DedupSection) -> None:
+def raise_alarms(signed: Sequence[UnitReport], matched: Sequence[UnitReport], section: DedupSection) -> None:
     """Raise RemovalAlarm where match would remove more of a language than allowed, unless that is waived."""
+    documents_of: Counter[str] = Counter()
+    for report in signed:
+        documents_of[_lang(report)] += sum(counts.documents for counts in report.taken.values())
+    removed_of: Counter[str] = Counter()
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for report in matched:
+        removed_of[_lang(report)] += report.extra["removed"]
+        samples.setdefault(_lang(report), []).extend(report.extra["samples"])
     lines: list[str] = []
-    for report in reports:
-        documents, removed = report.extra["documents"], report.extra["removed"]
+    for lang, removed in sorted(removed_of.items()):
+        documents = documents_of[lang]
         if documents < section.alarm_min_documents or removed <= section.max_removed_share * documents:
             continue
-        if report.key in section.waive:
+        if lang in section.waive:
             continue
-        lines.append(f"{report.key}: {removed:,} of {documents:,} documents ({removed / documents:.1%}) would go")
-        for sample in report.extra["samples"]:
+        lines.append(f"{lang}: {removed:,} of {documents:,} documents ({removed / documents:.1%}) would go")
+        for sample in samples[lang][:SAMPLES]:
             similarity = "" if sample["similarity"] is None else f", similarity {sample['similarity']:.3f}"
             lines.append(f"  {sample['id']} for {sample['kept_id']} ({sample['reason']}{similarity})")
             lines += [f"    removed: {sample['text']}", f"    kept:    {sample['kept_text']}"]
@@ -240,12 +242,15 @@ class DedupStage(Stage):
         audit: dict[str, dict[str, Counter[str]]] = {}
         for report in reports:
             for source, counts in report.extra["audit"].items():
-                lang = report.key.split("/")[0]
+                lang = _lang(report)
                 audit.setdefault(lang, {}).setdefault(source, Counter()).update(counts)
-        signed, matched = (cast("Any", phase).state.reports(phase.phase) for phase in self.phases[:2])
+        signed, matched = (self.phases[0].state.reports(phase.phase) for phase in (SignatureStep, MatchStep))
+        search: dict[str, Counter[str]] = {}
+        for report in matched:
+            search.setdefault(_lang(report), Counter()).update(report.extra["search"])
         recall: dict[str, Recall] = {}
         for report in signed:
-            lang = report.key.split("/")[0]
+            lang = _lang(report)
             recall[lang] = recall.get(lang, Recall()) + Recall(**report.extra["recall"])
         section = self.section
         assert section is not None
@@ -254,7 +259,7 @@ class DedupStage(Stage):
                 lang: {source: dict(sorted(counts.items())) for source, counts in sorted(sources.items())}
                 for lang, sources in sorted(audit.items())
             },
-            "search": {report.key: report.extra["search"] for report in matched},
+            "search": {lang: dict(counts) for lang, counts in sorted(search.items())},
             "s_curve": [list(row) for row in s_curve(bands=section.bands, rows=section.rows)]
             if section.minhash
             else [],
@@ -312,18 +317,21 @@ def build(recipe: Recipe, layout: Layout) -> Stage:
     """The stage as the recipe sets it up."""
     section = recipe.dedup
     tree = {"input_stage": "identify", "languages": recipe.selected, "unit_bytes": recipe.unit_bytes}
-    # What raises an alarm decides whether there is output, not what it is: a waiver must not ask for a new start.
-    alarm = {"max_removed_share", "alarm_min_documents", "waive"}
+    # What raises an alarm decides whether there is output, not what it is: a waiver must not ask for a new start. Nor
+    # does it matter to the output how the matching is parted.
+    neutral = {"max_removed_share", "alarm_min_documents", "waive", "partitions"}
+    memory = recipe.executor.memory_mb * 10**6
+    steps = (SpreadStep, TieStep, GroupStep, GatherStep, MatchStep)
     return DedupStage(
         STAGE,
         layout,
         [
             SignatureStep(layout, STAGE, section=section, seed=recipe.seed, **tree),
-            MatchStep(layout, STAGE, section=section, seed=recipe.seed),
+            *(step(layout, STAGE, section=section, memory_bytes=memory) for step in steps),
             FilterStep(layout, STAGE, section=section, **tree),
         ],
         {
-            **section.model_dump(exclude=alarm),
+            **section.model_dump(exclude=neutral),
             "seed": recipe.seed,
             "languages": recipe.languages,
             "unit_mb": recipe.unit_mb,

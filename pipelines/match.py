@@ -1,35 +1,36 @@
-"""Phase 2 of dedup: the signatures of all units of a language -> a decision for each document that is in a cluster.
+"""The phase ``match`` of dedup: signatures of a language, or of a part of it -> decisions on the documents in clusters.
 
-Signatures are read a column at a time; texts are read again, by row group, only for documents that LSH proposes. A
-decisions file per unit names documents by id: those removed, and those kept in favour of others.
+Signatures are read a few columns at a time; texts are read again only for documents that LSH proposes. A decisions file
+has a frame per unit and names documents by id: those removed, and those kept in favour of others.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from lola_data import storage
 from lola_data.clusters import REASONS, Decisions, deduplicate, priority_order
 from lola_data.errors import StageError
-from lola_data.manifest import OutputFile, UnitReport
-from lola_data.schemas import IDENTIFIED
-from lola_data.shards import ShardWriter, Unit, open_parquet, read_batches
+from lola_data.frames import Frames, FrameWriter
+from lola_data.manifest import UnitReport
 from lola_data.shingles import shingle, unique_sorted
 from lola_data.words import scan_words
-from pipelines.stage import LanguageWork, ShardStep
+from pipelines.partition import TEXTS, GroupStep, PartitionStep, gathered_path
+from pipelines.signatures import SignatureColumns, read_signatures, signature_schema, signatures_path
+from pipelines.state import StageState
+from pipelines.texts import TextReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lola_data.components import Indices, Keys
     from lola_data.layout import Layout
-    from lola_data.sections import DedupSection
+    from lola_data.shards import Unit
+    from pipelines.texts import Texts
 
 DECISIONS = pa.schema(
     [
@@ -43,194 +44,118 @@ DECISIONS = pa.schema(
 """A row for each document of a unit that is removed (``reason``, ``kept_id``, perhaps ``similarity``) or that others
 are removed for (``cluster_size``)."""
 
-HELD_BYTES = 1 << 28
-"""Bound on the columns of a language's signatures that are held beside the one in use."""
-ID_BYTES = 100
-"""Generous guess at the memory an id takes."""
 SAMPLES = 3
 """Examples shown of a language that loses too much."""
 SAMPLE_CHARACTERS = 100
 
 
-def signatures_path(layout: Layout, lang: str, name: str) -> str:
-    """Signatures file of a unit."""
-    return layout.scratch("dedup", "signatures", lang, f"{name}.parquet")
+def decisions_path(layout: Layout, lang: str, part: int) -> str:
+    """Decisions on a language, or on a part of it."""
+    return layout.scratch("dedup", "decisions", lang, f"{part:05d}.frames")
 
 
-def decisions_path(layout: Layout, lang: str, name: str) -> str:
-    """Decisions file of a unit."""
-    return layout.scratch("dedup", "decisions", lang, f"{name}.parquet")
+@dataclass(frozen=True, slots=True)
+class MatchWork:
+    """A language to decide on; or a part of one, if it has been ``gathered``."""
+
+    lang: str
+    part: int
+    gathered: bool
+    bytes: int
+
+    @property
+    def key(self) -> str:
+        """Language and number of the part."""
+        return f"{self.lang}/{self.part:05d}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
 
 
-def read_scratch(path: str, columns: list[str]) -> pa.Table:
-    """Columns of an intermediate file."""
-    with open_parquet(path) as file:
-        return file.read(columns=columns)
+class GatheredTexts:
+    """Texts of a part, by position among its documents, unit after unit."""
 
-
-class SignatureColumns:
-    """The signatures of a language's units, put in order of id; numbers are read a few columns at a time.
-
-    ``order`` (N,) int64: position among all rows, unit after unit, of the document that comes n-th by id (the shard's
-    name, then the row as a number). Raises StageError where two rows have one id.
-    """
-
-    def __init__(self, layout: Layout, units: Sequence[Unit], *, held_bytes: int = HELD_BYTES) -> None:
-        self._paths = [signatures_path(layout, unit.lang, unit.name) for unit in units]
-        with open_parquet(self._paths[0]) as file:
-            self._numeric = [name for name in file.schema_arrow.names if name != "id"]
-        self._held: dict[str, pa.ChunkedArray] = {}
-        self._held_ids: list[pa.Array] = []
-        self.order = self._order()
-        # A small language is read in one go, a large one a column at a time.
-        self._together = max(1, held_bytes // (8 * max(1, self.order.size)))
-        if self.order.size * ID_BYTES <= held_bytes:
-            self._held_ids = [self.ids(unit) for unit in range(len(self._paths))]
-
-    def ids(self, unit: int) -> pa.Array:
-        """The ids of a unit, in the order of its rows."""
-        if self._held_ids:
-            return self._held_ids[unit]
-        return read_scratch(self._paths[unit], ["id"])["id"].combine_chunks()
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """A numeric column over all units, in order of id; null reads as 0."""
-        return pc.fill_null(self._read(name), 0).to_numpy()[self.order]
-
-    def pair(self, name: str) -> Keys:
-        """A 128-bit hash as (N, 2) uint64."""
-        return np.stack([self.column(f"{name}_{half}") for half in (0, 1)], axis=1)
-
-    def present(self, name: str) -> npt.NDArray[np.bool_]:
-        """Where a column is not null, in order of id."""
-        return self._read(name).is_valid().to_numpy()[self.order]
-
-    def _read(self, name: str) -> pa.ChunkedArray:
-        if name not in self._held:
-            first = self._numeric.index(name) // self._together * self._together
-            names = self._numeric[first : first + self._together]
-            self._held.clear()
-            table = pa.concat_tables([read_scratch(path, names) for path in self._paths])
-            self._held = {one: table[one] for one in names}
-        return self._held[name]
-
-    def _order(self) -> Indices:
-        prefixes: dict[str, int] = {}
-        codes: list[Indices] = []
-        rows: list[Indices] = []
-        for unit in range(len(self._paths)):
-            prefix, row = split_ids(self.ids(unit))
-            encoded = prefix.dictionary_encode()
-            known = np.array(
-                [prefixes.setdefault(value, len(prefixes)) for value in encoded.dictionary.to_pylist()], dtype=np.int64
-            )
-            codes.append(known[encoded.indices.to_numpy()])
-            rows.append(row)
-        by_name = np.argsort(np.array(list(prefixes)), kind="stable")
-        rank = np.empty(len(prefixes), dtype=np.int64)
-        rank[by_name] = np.arange(len(prefixes))
-        shard, row = rank[np.concatenate(codes)], np.concatenate(rows)
-        order = np.lexsort((row, shard))
-        repeated = np.flatnonzero((np.diff(shard[order]) == 0) & (np.diff(row[order]) == 0))
-        if repeated.size:
-            name = list(prefixes)[by_name[shard[order[repeated[0]]]]]
-            number = row[order[repeated[0]]]
-            raise StageError(
-                f"dedup: the id `{name}{'' if number < 0 else f'/{number}'}` is there twice; ids must be unique in a "
-                f"language. Run the stage `identify` on the raw shards again"
-            )
-        return order
-
-
-def split_ids(ids: pa.Array) -> tuple[pa.Array, Indices]:
-    """Ids ``<lang>/<shard>/<row>`` as ``<lang>/<shard>`` and the row; an id of another form is whole, with row -1."""
-    compute = cast("Any", pc)
-    parts = compute.extract_regex(ids, r"(?s)^(?P<shard>.*)/(?P<row>0|[1-9][0-9]{0,17})$")
-    row = compute.fill_null(compute.struct_field(parts, "row").cast(pa.int64()), -1)
-    return compute.coalesce(compute.struct_field(parts, "shard"), ids), row.to_numpy()
-
-
-class TextReader:
-    """Texts of the rows of a language's units, by position among all rows, unit after unit."""
-
-    def __init__(self, root: str, units: Sequence[Unit]) -> None:
-        self._root = root
-        # One piece per row group, so that no other group is decoded.
-        self._pieces: list[Unit] = []
-        for unit in units:
-            with open_parquet(storage.join(root, unit.path)) as file:
-                for group in range(unit.first_group, unit.last_group):
-                    rows = file.metadata.row_group(group).num_rows
-                    self._pieces.append(replace(unit, first_group=group, last_group=group + 1, rows=rows))
-        self._starts = np.concatenate([[0], np.cumsum([piece.rows for piece in self._pieces])]).astype(np.int64)
+    def __init__(self, paths: Sequence[str], frame: int, sizes: Sequence[int]) -> None:
+        self._files = [Frames(path, TEXTS) for path in paths]
+        self._frame = frame
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
     def texts(self, positions: Indices) -> pa.Array:
         """Texts at ascending positions, large_string."""
         chunks: list[pa.Array] = []
-        piece_of = np.searchsorted(self._starts, positions, side="right") - 1
-        for piece in np.unique(piece_of):
-            wanted = positions[piece_of == piece] - self._starts[piece]
-            passed = 0
-            for batch in read_batches(self._root, self._pieces[piece], IDENTIFIED, columns=["text"]):
-                inside = wanted[(wanted >= passed) & (wanted < passed + batch.num_rows)] - passed
-                if inside.size:
-                    chunks.append(batch["text"].take(pa.array(inside)).cast(pa.large_string()))
-                passed += batch.num_rows
+        unit_of = np.searchsorted(self._starts, positions, side="right") - 1
+        for unit in np.unique(unit_of):
+            inside = positions[unit_of == unit] - self._starts[unit]
+            texts = self._files[unit].read(self._frame)["text"].combine_chunks()
+            chunks.append(texts.take(pa.array(inside)))
         return pa.concat_arrays(chunks) if chunks else pa.array([], pa.large_string())
 
 
-class MatchStep(ShardStep):
-    """Phase 2: decide for each language."""
+class MatchStep(PartitionStep):
+    """Decide on each language, in one go or part by part."""
 
     phase = "match"
 
-    def __init__(self, layout: Layout, stage: str, *, section: DedupSection, seed: int) -> None:
-        super().__init__(layout, stage)
-        self.section = section
-        self.seed = seed
-
-    def plan(self) -> list[LanguageWork]:
-        """The languages that have signatures."""
+    def plan(self) -> list[MatchWork]:
+        """The languages that have signatures, or their parts."""
         sizes: dict[str, int] = {}
-        for unit in self._units():
+        for unit in self.units():
             sizes[unit.lang] = sizes.get(unit.lang, 0) + unit.bytes
-        return [LanguageWork(lang, size) for lang, size in sorted(sizes.items())]
+        parts = {report.key: report.extra["parts"] for report in self.state.reports(GroupStep.phase)}
+        works: list[MatchWork] = []
+        for lang, size in sorted(sizes.items()):
+            if lang in parts:
+                works += [MatchWork(lang, part, True, size // parts[lang]) for part in range(parts[lang])]
+            else:
+                works.append(MatchWork(lang, 0, False, size))
+        return works
 
-    def work_from_json(self, value: dict[str, Any]) -> LanguageWork:
+    def work_from_json(self, value: dict[str, Any]) -> MatchWork:
         """The inverse of ``to_json``."""
-        return LanguageWork(**value)
+        return MatchWork(**value)
 
-    def _units(self) -> list[Unit]:
-        return [Unit(**value) for value in self.state.plan("signatures") or []]
-
-    def process(self, work: LanguageWork) -> UnitReport:
-        """Decide on one language and write the decisions of each of its units."""
-        units = [unit for unit in self._units() if unit.lang == work.lang]
-        columns = SignatureColumns(self.layout, units)
-        reader = TextReader(self.layout.tree("identify"), units)
-        decisions = self._decide(columns, reader)
-        report = UnitReport(work.lang)
+    def process(self, work: MatchWork) -> UnitReport:
+        """Decide on one language, or a part of one, and write the decisions on each of its units."""
+        units = self.units(work.lang)
+        columns, texts = self._gathered(work, units) if work.gathered else self._whole(units)
+        decisions = self._decide(columns, texts)
+        report = UnitReport(work.key)
         removed = int((~decisions.kept).sum())
         report.extra = {
-            "documents": int(decisions.keeper.size),
             "removed": removed,
             "search": {
                 "bucket_pairs": decisions.bucket_pairs,
                 "verified_pairs": decisions.verified_pairs,
                 "rejected_pairs": decisions.rejected_pairs,
             },
-            "samples": self._samples(decisions, columns, reader, units),
+            # A part does not know the share of its language that it removes.
+            "samples": self._samples(decisions, columns, texts, units)
+            if work.gathered or removed > self.section.max_removed_share * decisions.keeper.size
+            else [],
         }
-        for unit, table in zip(units, _decision_tables(decisions, columns, units), strict=True):
-            path = decisions_path(self.layout, unit.lang, unit.name)
-            with ShardWriter(path, DECISIONS) as writer:
-                for batch in table.to_batches():
-                    writer.write(batch)
-            relative = storage.join("scratch", self.stage, "decisions", unit.lang, f"{unit.name}.parquet")
-            report.files.append(OutputFile(relative, storage.size(path), writer.rows))
-        return report
+        path = decisions_path(self.layout, work.lang, work.part)
+        with FrameWriter(path, count=len(units)) as writer:
+            for number, table in enumerate(_decision_tables(decisions, columns, units)):
+                writer.write(number, table)
+        return self.output(report, path, writer.rows)
 
-    def _decide(self, columns: SignatureColumns, reader: TextReader) -> Decisions:
+    def _schema(self) -> pa.Schema:
+        return signature_schema(self.section.bands if self.section.minhash else 0)
+
+    def _whole(self, units: Sequence[Unit]) -> tuple[SignatureColumns, Texts]:
+        paths = [signatures_path(self.layout, unit.lang, unit.name) for unit in units]
+        columns = SignatureColumns([partial(read_signatures, path) for path in paths], self._schema().names)
+        return columns, TextReader(self.layout.tree("identify"), units)
+
+    def _gathered(self, work: MatchWork, units: Sequence[Unit]) -> tuple[SignatureColumns, Texts]:
+        paths = [gathered_path(self.layout, unit.lang, unit.name) for unit in units]
+        tables = [Frames(path, self._schema()).read(work.part) for path in paths]
+        columns = SignatureColumns([table.select for table in tables], self._schema().names)
+        parts = {report.key: report.extra["parts"] for report in self.state.reports(GroupStep.phase)}
+        return columns, GatheredTexts(paths, parts[work.lang] + work.part, [table.num_rows for table in tables])
+
+    def _decide(self, columns: SignatureColumns, reader: Texts) -> Decisions:
         section = self.section
         digests = columns.pair("digest")
 
@@ -247,13 +172,14 @@ class MatchStep(ShardStep):
             bands=section.bands if section.minhash else 0,
             fetch=fetch,
             threshold=section.threshold,
+            memory_bytes=self.memory_bytes // 4,
         )
 
     def _samples(
-        self, decisions: Decisions, columns: SignatureColumns, reader: TextReader, units: Sequence[Unit]
+        self, decisions: Decisions, columns: SignatureColumns, reader: Texts, units: Sequence[Unit]
     ) -> list[dict[str, Any]]:
         gone = np.flatnonzero(~decisions.kept)
-        if gone.size <= self.section.max_removed_share * decisions.keeper.size:
+        if not gone.size:
             return []
         shown = gone[np.linspace(0, gone.size - 1, min(SAMPLES, gone.size)).astype(np.int64)]
         ids = _ids_of(np.concatenate([shown, decisions.keeper[shown]]), columns, units)
@@ -277,7 +203,7 @@ class MatchStep(ShardStep):
 
 
 def fetch_sets(
-    documents: Indices, order: Indices, reader: TextReader, ngram: int, digests: Keys, stage: str
+    documents: Indices, order: Indices, reader: Texts, ngram: int, digests: Keys, stage: str
 ) -> tuple[Keys, Indices]:
     """Shingle sets of documents (numbered by id order), read again from the tree.
 
@@ -356,3 +282,26 @@ def _decision_tables(decisions: Decisions, columns: SignatureColumns, units: Seq
             )
         )
     return tables
+
+
+def decision_places(layout: Layout) -> dict[str, tuple[int, list[str]]]:
+    """Of each unit, by key: the number of its frame, and the decisions files of its language."""
+    state = StageState(layout, "dedup")
+    files: dict[str, list[str]] = {}
+    for value in state.plan(MatchStep.phase) or []:
+        work = MatchWork(**value)
+        files.setdefault(work.lang, []).append(decisions_path(layout, work.lang, work.part))
+    places: dict[str, tuple[int, list[str]]] = {}
+    counts: dict[str, int] = {}
+    for value in state.plan("signatures") or []:
+        lang = value["lang"]
+        number = counts.get(lang, 0)
+        counts[lang] = number + 1
+        places[f"{lang}/{value['name']}"] = (number, files.get(lang, []))
+    return places
+
+
+def read_decisions(frame: int, paths: Sequence[str]) -> pa.Table:
+    """The decisions on the documents of one unit, from all parts of its language."""
+    tables = [Frames(path, DECISIONS).read(frame) for path in paths]
+    return pa.concat_tables(tables) if tables else DECISIONS.empty_table()

@@ -242,6 +242,8 @@ def _run_phase(stage: Stage, step: ShardStep, executor: ExecutorSection) -> None
             f"{len(plan)} now). Run with `--redo {stage.name}`"
         )
     state.write_plan(step.phase, plan)
+    if not works and len(stage.phases) > 1:
+        return  # A phase that this corpus has no use for.
     sizes = {work.key: work.bytes for work in works}
     if len(sizes) != len(works):
         raise StageError(f"{stage.name}: two shards would be written under one name; rename one of them")

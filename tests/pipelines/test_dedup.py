@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from lola_data.schemas import DEDUPED, IDENTIFIED, REMOVED
 from lola_data.sections import DedupSection, ExecutorSection
 from lola_data.shards import Unit
 from pipelines.dedup import build
-from pipelines.match import SignatureColumns, split_ids
 from pipelines.run import run_stage
+from pipelines.signatures import SignatureColumns, read_signatures, signature_schema, signatures_path, split_ids
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -297,7 +298,13 @@ def test_columns_come_in_id_order_however_many_are_held(tmp_path: Path) -> None:
     for unit in reversed(units):
         sign.process(unit)
     # The units in the other order than their ids.
-    all_at_once, one_by_one = (SignatureColumns(layout, units[::-1], held_bytes=size) for size in (1 << 20, 1))
+    paths = [signatures_path(layout, unit.lang, unit.name) for unit in reversed(units)]
+    all_at_once, one_by_one = (
+        SignatureColumns(
+            [partial(read_signatures, path) for path in paths], signature_schema(14).names, held_bytes=size
+        )
+        for size in (1 << 20, 1)
+    )
     sizes = [len((row["text"] or "").encode()) for shard in ("de/a", "de/b") for row in ROWS[shard]]
     for columns in (all_at_once, one_by_one):
         assert columns.order.tolist() == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]

@@ -1,0 +1,143 @@
+"""Signatures of documents, between the phases of dedup: their files, and a language's columns in order of id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lola_data.errors import StageError
+from lola_data.shards import open_parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lola_data.components import Indices, Keys
+    from lola_data.layout import Layout
+
+    ReadColumns = Callable[[list[str]], pa.Table]
+
+HELD_BYTES = 1 << 28
+"""Bound on the columns of a language's signatures that are held beside the one in use."""
+ID_BYTES = 100
+"""Generous guess at the memory an id takes."""
+
+
+def signature_schema(bands: int) -> pa.Schema:
+    """Columns of a signatures file: one row per document, in the order of its unit."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("digest_0", pa.uint64()),
+            pa.field("digest_1", pa.uint64()),
+            pa.field("url_0", pa.uint64()),
+            pa.field("url_1", pa.uint64()),
+            pa.field("bytes", pa.int64()),
+            pa.field("lang_score", pa.float32()),
+            pa.field("shingles", pa.int64()),
+            *(pa.field(f"band_{band}", pa.uint64()) for band in range(bands)),
+        ]
+    )
+
+
+def signatures_path(layout: Layout, lang: str, name: str) -> str:
+    """Signatures file of a unit."""
+    return layout.scratch("dedup", "signatures", lang, f"{name}.parquet")
+
+
+def read_signatures(path: str, columns: list[str]) -> pa.Table:
+    """Columns of a signatures file."""
+    with open_parquet(path) as file:
+        return file.read(columns=columns)
+
+
+class SignatureColumns:
+    """The signatures of a language's units, put in order of id; numbers are read a few columns at a time.
+
+    ``order`` (N,) int64: position among all rows, unit after unit, of the document that comes n-th by id (the shard's
+    name, then the row as a number).
+
+    Args:
+        units: for each unit, from names of columns to the table of them.
+        names: of the columns of :func:`signature_schema`.
+        held_bytes: bound on the columns held beside the one in use.
+
+    Raises:
+        StageError: two rows have one id.
+    """
+
+    def __init__(self, units: Sequence[ReadColumns], names: Sequence[str], *, held_bytes: int = HELD_BYTES) -> None:
+        self._units = units
+        self._numeric = [name for name in names if name != "id"]
+        self._held: dict[str, pa.ChunkedArray] = {}
+        self._held_ids: list[pa.Array] = []
+        self.order = self._order()
+        # A small language is read in one go, a large one a column at a time.
+        self._together = max(1, held_bytes // (8 * max(1, self.order.size)))
+        if self.order.size * ID_BYTES <= held_bytes:
+            self._held_ids = [self.ids(unit) for unit in range(len(units))]
+
+    def ids(self, unit: int) -> pa.Array:
+        """The ids of a unit, in the order of its rows."""
+        if self._held_ids:
+            return self._held_ids[unit]
+        return self._units[unit](["id"])["id"].combine_chunks()
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A numeric column over all units, in order of id; null reads as 0."""
+        return pc.fill_null(self._read(name), 0).to_numpy()[self.order]
+
+    def pair(self, name: str) -> Keys:
+        """A 128-bit hash as (N, 2) uint64."""
+        return np.stack([self.column(f"{name}_{half}") for half in (0, 1)], axis=1)
+
+    def present(self, name: str) -> npt.NDArray[np.bool_]:
+        """Where a column is not null, in order of id."""
+        return self._read(name).is_valid().to_numpy()[self.order]
+
+    def _read(self, name: str) -> pa.ChunkedArray:
+        if name not in self._held:
+            first = self._numeric.index(name) // self._together * self._together
+            names = self._numeric[first : first + self._together]
+            self._held.clear()
+            table = pa.concat_tables([read(names) for read in self._units])
+            self._held = {one: table[one] for one in names}
+        return self._held[name]
+
+    def _order(self) -> Indices:
+        prefixes: dict[str, int] = {}
+        codes: list[Indices] = []
+        rows: list[Indices] = []
+        for unit in range(len(self._units)):
+            prefix, row = split_ids(self.ids(unit))
+            encoded = prefix.dictionary_encode()
+            known = np.array(
+                [prefixes.setdefault(value, len(prefixes)) for value in encoded.dictionary.to_pylist()], dtype=np.int64
+            )
+            codes.append(known[encoded.indices.to_numpy()])
+            rows.append(row)
+        by_name = np.argsort(np.array(list(prefixes)), kind="stable")
+        rank = np.empty(len(prefixes), dtype=np.int64)
+        rank[by_name] = np.arange(len(prefixes))
+        shard, row = rank[np.concatenate(codes)], np.concatenate(rows)
+        order = np.lexsort((row, shard))
+        repeated = np.flatnonzero((np.diff(shard[order]) == 0) & (np.diff(row[order]) == 0))
+        if repeated.size:
+            name = list(prefixes)[by_name[shard[order[repeated[0]]]]]
+            number = row[order[repeated[0]]]
+            raise StageError(
+                f"dedup: the id `{name}{'' if number < 0 else f'/{number}'}` is there twice; ids must be unique in a "
+                f"language. Run the stage `identify` on the raw shards again"
+            )
+        return order
+
+
+def split_ids(ids: pa.Array) -> tuple[pa.Array, Indices]:
+    """Ids ``<lang>/<shard>/<row>`` as ``<lang>/<shard>`` and the row; an id of another form is whole, with row -1."""
+    compute = cast("Any", pc)
+    parts = compute.extract_regex(ids, r"(?s)^(?P<shard>.*)/(?P<row>0|[1-9][0-9]{0,17})$")
+    row = compute.fill_null(compute.struct_field(parts, "row").cast(pa.int64()), -1)
+    return compute.coalesce(compute.struct_field(parts, "shard"), ids), row.to_numpy()
