@@ -30,7 +30,10 @@ ENTRY_BYTES = 48
 MOST_DOCUMENTS = 2**32 - 1
 """Documents are numbered in 32 bits."""
 
+BUCKET_ENTRIES = 1 << 10
+
 _HALF = np.uint64(32)
+_LOW = np.uint64(0xFFFF_FFFF)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -87,25 +90,76 @@ def deal_entries(columns: Sequence[tuple[Keys, Mask]], parts: int) -> tuple[Keys
 
 
 @numba.njit(cache=True, nogil=True)
-def _stars(keys, order, documents, one, other):
+def _bucket(key, bits):
+    # Entries of a part have the upper half of their keys in common, in part.
+    return (key & _LOW) >> (_HALF - bits)
+
+
+@numba.njit(cache=True, nogil=True)
+def _shuffle(keys, documents, bits, out_keys, out_documents):
+    """Order the entries by bucket, those of one bucket as they come; where each begins."""
+    starts = np.zeros((np.uint64(1) << bits) + np.uint64(1), dtype=np.int64)
+    for key in keys:
+        starts[_bucket(key, bits) + np.uint64(1)] += 1
+    for bucket in range(1, starts.size):
+        starts[bucket] += starts[bucket - 1]
+    places = starts[:-1].copy()
+    for entry in range(keys.size):
+        bucket = _bucket(keys[entry], bits)
+        place = places[bucket]
+        out_keys[place] = keys[entry]
+        out_documents[place] = documents[entry]
+        places[bucket] = place + 1
+    return starts
+
+
+@numba.njit(cache=True, nogil=True)
+def _stars(keys, documents, starts, one, other):
+    """Look each key of a bucket up in a table of those before it."""
+    largest = np.int64(0)
+    for bucket in range(starts.size - 1):
+        largest = max(largest, starts[bucket + 1] - starts[bucket])
+    size = np.int64(2)
+    while size < 2 * largest:
+        size *= 2
+    table = np.empty(size, dtype=np.int64)
     found = 0
-    start = 0
-    for place in range(1, order.size):
-        if keys[order[place]] != keys[order[start]]:
-            start = place
+    for bucket in range(starts.size - 1):
+        start, end = starts[bucket], starts[bucket + 1]
+        if end - start < 2:
             continue
-        left, right = documents[order[start]], documents[order[place]]
-        if left != right:
-            one[found] = left
-            other[found] = right
-            found += 1
+        size = np.int64(2)
+        while size < 2 * (end - start):
+            size *= 2
+        mask = np.uint64(size - 1)
+        table[:size] = -1
+        for entry in range(start, end):
+            slot = (keys[entry] >> _HALF) & mask
+            while table[slot] >= 0 and keys[table[slot]] != keys[entry]:
+                slot = (slot + np.uint64(1)) & mask
+            if table[slot] < 0:
+                table[slot] = entry
+                continue
+            left, right = documents[table[slot]], documents[entry]
+            if left != right:
+                one[found] = left
+                other[found] = right
+                found += 1
     return found
 
 
 def find_ties(keys: Keys, documents: Rows) -> tuple[Rows, Rows]:
-    """Ties among the entries of one part: (T,) and (T,) uint32, each tie from the first entry of a group to another."""
-    order = np.argsort(keys)
+    """Ties among the entries of one part: (T,) and (T,) uint32, each from the first entry of a key to another.
+
+    Args:
+        keys: (E,) uint64, as :func:`deal_entries` makes them.
+        documents: (E,) uint32.
+    """
+    # Buckets that a core's nearest cache holds: sorting all of a part takes ten times as long.
+    bits = np.uint64(min(28, max(0, (keys.size // BUCKET_ENTRIES).bit_length())))
+    by_bucket = np.empty_like(keys), np.empty_like(documents)
+    starts = _shuffle(keys, documents, bits, *by_bucket)
     one = np.empty(keys.size, dtype=np.uint32)
     other = np.empty(keys.size, dtype=np.uint32)
-    found = _stars(keys, order, documents, one, other)
+    found = _stars(*by_bucket, starts, one, other)
     return one[:found].copy(), other[:found].copy()

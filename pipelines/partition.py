@@ -31,6 +31,8 @@ from pipelines.stage import LanguageWork, ShardStep
 from pipelines.texts import TextReader
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lola_data.layout import Layout
     from lola_data.sections import DedupSection
 
@@ -137,6 +139,47 @@ def _batch(schema: pa.Schema, *columns: Any) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=schema)
 
 
+def write_keys(path: str, columns: Sequence[tuple[Any, Any]], parts: int) -> int:
+    """Deal the keys of a unit's documents (:func:`lola_data.ties.deal_entries`) into a file; how many there are."""
+    keys, rows, starts = deal_entries(columns, parts)
+    with FrameWriter(path, count=parts) as writer:
+        for part in range(parts):
+            span = slice(starts[part], starts[part + 1])
+            writer.write(part, _batch(ENTRIES, keys[span], rows[span]))
+    return writer.rows
+
+
+def write_ties(path: str, spread: Sequence[str], sizes: Sequence[int], part: int) -> int:
+    """Write the ties that a part of the keys of units, of ``sizes`` documents each, shows; how many there are."""
+    keys: list[Any] = []
+    documents: list[Any] = []
+    start = 0
+    for file, size in zip(spread, sizes, strict=True):
+        table = Frames(file, ENTRIES).read(part)
+        keys.append(table["key"].to_numpy())
+        documents.append(table["row"].to_numpy() + np.uint32(start))
+        start += size
+    one, other = find_ties(np.concatenate(keys), np.concatenate(documents))
+    with FrameWriter(path, count=-(-one.size // TIES_FRAME)) as writer:
+        for frame, first in enumerate(range(0, one.size, TIES_FRAME)):
+            span = slice(first, first + TIES_FRAME)
+            writer.write(frame, _batch(TIES, one[span], other[span]))
+    return writer.rows
+
+
+def join_ties(paths: Sequence[str], documents: int) -> TiedGroups:
+    """The groups that the ties in these files make of so many documents."""
+    groups = TiedGroups(documents)
+    for path in paths:
+        for ties in Frames(path, TIES):
+            groups.mark(ties["one"].to_numpy())
+            groups.mark(ties["other"].to_numpy())
+    for path in paths:
+        for ties in Frames(path, TIES):
+            groups.join(ties["one"].to_numpy(), ties["other"].to_numpy())
+    return groups
+
+
 class PartitionStep(ShardStep):
     """What the four phases share."""
 
@@ -191,12 +234,8 @@ class SpreadStep(PartitionStep):
         """Write the keys of one unit, a frame a part."""
         unit = work.unit
         path = spread_path(self.layout, unit.lang, unit.name)
-        keys, rows, starts = deal_entries(self._columns(unit), work.parts)
-        with FrameWriter(path, count=work.parts) as writer:
-            for part in range(work.parts):
-                span = slice(starts[part], starts[part + 1])
-                writer.write(part, _batch(ENTRIES, keys[span], rows[span]))
-        return self.output(UnitReport(work.key), path, writer.rows)
+        rows = write_keys(path, self._columns(unit), work.parts)
+        return self.output(UnitReport(work.key), path, rows)
 
     def _columns(self, unit: Unit) -> list[tuple[Any, Any]]:
         section = self.section
@@ -237,21 +276,11 @@ class TieStep(PartitionStep):
 
     def process(self, work: Part) -> UnitReport:
         """Write the ties of one part."""
-        keys: list[Any] = []
-        documents: list[Any] = []
-        start = 0
-        for unit in self.units(work.lang):
-            table = Frames(spread_path(self.layout, unit.lang, unit.name), ENTRIES).read(work.part)
-            keys.append(table["key"].to_numpy())
-            documents.append(table["row"].to_numpy() + np.uint32(start))
-            start += unit.rows
-        one, other = find_ties(np.concatenate(keys), np.concatenate(documents))
         path = ties_path(self.layout, work.lang, work.part)
-        with FrameWriter(path, count=-(-one.size // TIES_FRAME)) as writer:
-            for frame, first in enumerate(range(0, one.size, TIES_FRAME)):
-                span = slice(first, first + TIES_FRAME)
-                writer.write(frame, _batch(TIES, one[span], other[span]))
-        return self.output(UnitReport(work.key), path, writer.rows)
+        units = self.units(work.lang)
+        spread = [spread_path(self.layout, unit.lang, unit.name) for unit in units]
+        rows = write_ties(path, spread, [unit.rows for unit in units], work.part)
+        return self.output(UnitReport(work.key), path, rows)
 
 
 class GroupStep(PartitionStep):
@@ -274,15 +303,8 @@ class GroupStep(PartitionStep):
     def process(self, work: LanguageWork) -> UnitReport:
         """Write the documents of one language that have a tie, with their parts."""
         units = self.units(work.lang)
-        groups = TiedGroups(sum(unit.rows for unit in units))
         files = [ties_path(self.layout, work.lang, part) for part in range(self.parts()[work.lang])]
-        for path in files:
-            for ties in Frames(path, TIES):
-                groups.mark(ties["one"].to_numpy())
-                groups.mark(ties["other"].to_numpy())
-        for path in files:
-            for ties in Frames(path, TIES):
-                groups.join(ties["one"].to_numpy(), ties["other"].to_numpy())
+        groups = join_ties(files, sum(unit.rows for unit in units))
         report = UnitReport(work.key)
         report.extra["parts"] = groups.cut(member_limit(groups.members, self.section, self.memory_bytes))
         report.extra["members"] = groups.members

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from benchmarks.datatrove_peer import DEDUP_NEEDS
 from benchmarks.harness import Agreement, Contender, Stage
 from benchmarks.stages.match import DATATROVE, RECIPE, load_datatrove, made, prepare, removed_by_datatrove, signed_stage
-from benchmarks.stages.signatures import BANDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,44 +14,44 @@ if TYPE_CHECKING:
 
     from benchmarks.corpus import Corpus
     from benchmarks.harness import Finish, Task, Work
+    from lola_data.layout import Layout
 
-OURS = "lola-data find_components"
-GROUPS = "groups.npy"
+OURS = "lola-data spread, tie, group"
+PARTS = 16
 
 
 def load_ours(task: Task) -> Work:
-    """What the phase ``match`` does up to the comparison of texts: columns read, buckets joined, a language each."""
-    import numpy as np
-
+    """The phases that find out which documents hang together, as a run of the stage does them, in parts."""
     from benchmarks.ours import warm
-    from lola_data.components import find_components
-    from lola_data.shards import plan_units
-    from pipelines.match import SignatureColumns
 
     tree = made(task.corpus)
-    warm(task.out, ["dedup"], raw=tree, trees={"identify": str(tree)}, recipe=RECIPE)
-    stage, _ = signed_stage(task.out, tree)
-    units: dict[str, list] = {}
-    for unit in plan_units(str(tree)):
-        units.setdefault(unit.lang, []).append(unit)
+    recipe = {**RECIPE, "dedup": {**RECIPE["dedup"], "partitions": PARTS}}
+    warm(task.out, ["dedup"], raw=tree, trees={"identify": str(tree)}, recipe=recipe)
+    stage, run_phases = signed_stage(task.out, tree, partitions=PARTS)
+    layout: Layout = stage.layout
 
     def work() -> Finish:
-        sizes: list[np.ndarray] = []
-        for of_language in units.values():
-            columns = SignatureColumns(stage.layout, of_language)
-            shingles = columns.column("shingles")
-            ties = find_components(
-                digests=columns.pair("digest"),
-                urls=None,
-                has_url=np.zeros(shingles.size, dtype=bool),
-                shingled=shingles > 0,
-                band_keys=lambda band, columns=columns: columns.column(f"band_{band}"),
-                bands=BANDS,
-            )
-            sizes.append(np.diff(ties.starts))
-        return lambda: np.save(task.out / GROUPS, np.concatenate(sizes))
+        run_phases("spread", "tie", "group")
+        return lambda: _save_groups(layout, task.out)
 
     return work
+
+
+def _save_groups(layout: Layout, out: Path) -> None:
+    """Sizes of the groups, told from the ties."""
+    import numpy as np
+
+    from lola_data.shards import Unit
+    from pipelines.partition import join_ties, ties_path
+    from pipelines.state import StageState
+
+    units = [Unit(**value) for value in StageState(layout, "dedup").plan("signatures") or []]
+    groups = join_ties([ties_path(layout, "en", part) for part in range(PARTS)], sum(unit.rows for unit in units))
+    groups.cut(1)
+    np.save(out / GROUPS, np.array([groups.members, groups.groups()]))
+
+
+GROUPS = "groups.npy"
 
 
 def agree(corpus: Corpus, outputs: Mapping[str, Path]) -> list[Agreement]:
@@ -61,15 +60,15 @@ def agree(corpus: Corpus, outputs: Mapping[str, Path]) -> list[Agreement]:
 
     from benchmarks.stages.match_check import memory_per_duplicate
 
-    groups = np.load(outputs[OURS] / GROUPS)
+    members, groups = np.load(outputs[OURS] / GROUPS).tolist()
     ours, theirs = memory_per_duplicate()
-    texts = {OURS: f"{int(groups.sum() - groups.size):,} beyond the first of a group"}
+    texts = {OURS: f"{members - groups:,} beyond the first of a group"}
     if DATATROVE in outputs:
         texts[DATATROVE] = f"{removed_by_datatrove(outputs[DATATROVE]):,} removed"
     found: list[Agreement] = []
     for name, text in texts.items():
         taken = ours if name == OURS else theirs
-        memory = "" if taken is None else f"; {taken:.0f} B of memory for each document that has a duplicate"
+        memory = "" if taken is None else f"; {taken:.1f} B of memory for each document that has a duplicate"
         found.append(Agreement(name, text + memory))
     return found
 

@@ -61,19 +61,27 @@ def prepare(corpus: Corpus) -> None:
             _sign_datatrove(tree, filling)
 
 
-def signed_stage(out: Path, tree: Path) -> Any:
-    """Our stage over a tree, its signatures made, and a function for its next phase."""
+def signed_stage(out: Path, tree: Path, *, partitions: int | None = None) -> Any:
+    """Our stage over a tree, its signatures made, and a function that runs phases of it by name."""
     from lola_data.layout import Layout
     from lola_data.recipe import Recipe
     from pipelines.corpus import build_stage
     from pipelines.run import _run_phase, fingerprint_of
     from pipelines.state import StageState
 
-    recipe = Recipe.model_validate({"workdir": str(out), "executor": {"tasks": 1, "workers": 1}, **RECIPE})
+    dedup = {**RECIPE["dedup"], "partitions": partitions}
+    values = {"workdir": str(out), "executor": {"tasks": 1, "workers": 1}, **RECIPE, "dedup": dedup}
+    recipe = Recipe.model_validate(values)
     stage: Any = build_stage("dedup", recipe, Layout(str(out), {"identify": str(tree)}))
     StageState(stage.layout, "dedup").begin(fingerprint_of(stage), same_units=None)
     _run_phase(stage, stage.phases[0], recipe.executor)
-    return stage, lambda number: _run_phase(stage, stage.phases[number], recipe.executor)
+
+    def run_phases(*names: str) -> None:
+        for step in stage.phases:
+            if step.phase in names:
+                _run_phase(stage, step, recipe.executor)
+
+    return stage, run_phases
 
 
 def load_ours(task: Task) -> Work:
@@ -82,8 +90,8 @@ def load_ours(task: Task) -> Work:
 
     tree = made(task.corpus)
     warm(task.out, ["dedup"], raw=tree, trees={"identify": str(tree)}, recipe=RECIPE)
-    _, run_phase = signed_stage(task.out, tree)
-    return lambda: run_phase(1)
+    _, run_phases = signed_stage(task.out, tree)
+    return lambda: run_phases("match")
 
 
 def _sign_datatrove(tree: Path, folder: Path) -> None:
@@ -131,7 +139,7 @@ def agree(corpus: Corpus, outputs: Mapping[str, Path]) -> list[Agreement]:
     from benchmarks.agreement import read_tree
     from benchmarks.stages.match_check import judge, row_of
 
-    decisions = read_tree(outputs[OURS] / "scratch" / "dedup" / "decisions", ["id", "kept_id"])
+    decisions = _decisions(outputs[OURS])
     ours = {
         row_of(one): row_of(kept)
         for one, kept in zip(decisions["id"].to_pylist(), decisions["kept_id"].to_pylist(), strict=True)
@@ -142,6 +150,16 @@ def agree(corpus: Corpus, outputs: Mapping[str, Path]) -> list[Agreement]:
     if DATATROVE in outputs:
         found.append(Agreement(DATATROVE, f"{removed_by_datatrove(outputs[DATATROVE]):,} removed"))
     return found
+
+
+def _decisions(work: Path) -> Any:
+    import pyarrow as pa
+
+    from lola_data.layout import Layout
+    from pipelines.match import decision_places, read_decisions
+
+    places = decision_places(Layout(str(work)))
+    return pa.concat_tables([read_decisions(*place) for place in places.values()])
 
 
 CONTENDERS = (

@@ -17,6 +17,8 @@ GROUPED = 0.4
 WORDS = 80
 MEMORY_DOCUMENTS = 1_000_000
 MEMORY_GROUP = 4
+MEMORY_UNITS = 10
+MEMORY_PARTS = 64
 
 
 def made_texts(count: int, seed: int = 3) -> list[str]:
@@ -154,17 +156,6 @@ def memory_per_duplicate() -> tuple[float, float | None]:
     return ours, found[1]
 
 
-def _grouped(band: int, count: int) -> Any:
-    """Keys of a band: the groups share one in every other band."""
-    import numpy as np
-
-    draws = np.random.default_rng(band)
-    keys = draws.integers(0, 2**64, size=count, dtype=np.uint64)
-    if band % 2 == 0:
-        keys[:] = keys[np.arange(count) // MEMORY_GROUP * MEMORY_GROUP]
-    return keys
-
-
 def _measure(who: str, count: int) -> float:
     return (_ours if who == "ours" else _datatrove)(count) / count
 
@@ -179,26 +170,48 @@ def _resident() -> int:
     return _memory("VmRSS")
 
 
-def _ours(count: int) -> int:
+def _write_keys(folder: Path, size: int) -> None:
+    """Keys of units of ``size`` documents: in every other band the documents of a group have the same one."""
     import numpy as np
 
+    from pipelines.partition import write_keys
+
+    draws = np.random.default_rng(1)
+    everyone = np.ones(size, dtype=bool)
+    for number in range(MEMORY_UNITS):
+        keys = [draws.integers(0, 2**64, size=size, dtype=np.uint64) for _ in range(BANDS)]
+        for band in keys[::2]:
+            band[:] = band[np.arange(size) // MEMORY_GROUP * MEMORY_GROUP]
+        write_keys(str(folder / f"{number}.keys"), [(band, everyone) for band in keys], MEMORY_PARTS)
+
+
+def _ours(count: int) -> int:
+    import multiprocessing
+    import tempfile
+    from pathlib import Path
+
     from benchmarks.worker import _memory
-    from lola_data.components import find_components
+    from pipelines.partition import join_ties, write_ties
 
-    def run(size: int) -> None:
-        find_components(
-            digests=np.arange(2 * size, dtype=np.uint64).reshape(-1, 2),
-            urls=None,
-            has_url=np.zeros(size, dtype=bool),
-            shingled=np.ones(size, dtype=bool),
-            band_keys=lambda band: _grouped(band, size),
-            bands=BANDS,
-        )
+    def run(folder: Path, size: int) -> int:
+        # In another process, for what it frees would be taken again here, and so not be seen.
+        writing = multiprocessing.get_context("spawn").Process(target=_write_keys, args=(folder, size))
+        writing.start()
+        writing.join()
+        before = _resident()
+        units = [str(folder / f"{number}.keys") for number in range(MEMORY_UNITS)]
+        ties = [str(folder / f"{part}.ties") for part in range(MEMORY_PARTS)]
+        for part, path in enumerate(ties):
+            write_ties(path, units, [size] * MEMORY_UNITS, part)
+        groups = join_ties(ties, size * MEMORY_UNITS)
+        groups.cut(1)
+        if groups.groups() != size * MEMORY_UNITS // MEMORY_GROUP:
+            raise RuntimeError("groups of a wrong number")
+        return _memory("VmHWM") - before
 
-    run(1_000)
-    before = _resident()
-    run(count)
-    return _memory("VmHWM") - before
+    with tempfile.TemporaryDirectory() as folder:
+        run(Path(folder), 1_000)
+        return run(Path(folder), count // MEMORY_UNITS)
 
 
 def _datatrove(count: int) -> int:
