@@ -14,11 +14,11 @@ import numpy as np
 from lola_data.clusters import jaccard_at_least
 from lola_data.minhash import candidate_probability
 from lola_data.shingles import shingle, unique_sorted
-from lola_data.words import word_hashes
 
 if TYPE_CHECKING:
-    from lola_data.buffers import Text
+    from lola_data.buffers import Offsets
     from lola_data.minhash import MinHash
+    from lola_data.words import Hashes
 
 MIN_SHINGLES = 20
 """Shorter documents are left out: one word more or less moves their similarity too far."""
@@ -52,14 +52,18 @@ def _similarities(own, own_offsets, other, other_offsets, threshold):
     return found
 
 
-def planted_recall(text: Text, *, minhash: MinHash, ngram: int, threshold: float, seed: int) -> Recall:
+def planted_recall(
+    words: Hashes, offsets: Offsets, keys: Hashes, *, minhash: MinHash, ngram: int, threshold: float, seed: int
+) -> Recall:
     """Edit a copy of each document, single words replaced at random, and see whether it would be compared.
+
+    ``words``, ``offsets``: of n documents, as :func:`lola_data.words.scan_words` gives them; ``keys``: their band keys,
+    (n, bands) uint64.
 
     A share p of the words is replaced, so (1 - p)^ngram = q of the shingles stay and the Jaccard similarity is about
     q / (2 - q). What counts is the exact similarity of the two sets; copies that come out below the threshold are not
     duplicates and do not count. The same texts and seed give the same figure.
     """
-    words, offsets = word_hashes(text)
     lengths = np.diff(offsets)
     aims = threshold + (1.0 - threshold) * (np.arange(lengths.size) % LEVELS + 0.5) / LEVELS
     replaced_share = 1.0 - (2.0 * aims / (1.0 + aims)) ** (1.0 / ngram)
@@ -68,7 +72,7 @@ def planted_recall(text: Text, *, minhash: MinHash, ngram: int, threshold: float
     edited = np.where(replaced, draws.integers(0, 2**64, size=words.size, dtype=np.uint64), words)
     own, own_offsets = unique_sorted(*shingle(words, offsets, ngram))
     other, other_offsets = unique_sorted(*shingle(edited, offsets, ngram))
-    proposed = (minhash.band_keys(own, own_offsets)[0] == minhash.band_keys(other, other_offsets)[0]).any(axis=1)
+    proposed = (keys == minhash.band_keys(other, other_offsets)[0]).any(axis=1)
     similarities = _similarities(own, own_offsets, other, other_offsets, threshold)
     similarities[lengths < MIN_SHINGLES + ngram - 1] = -1.0
     counts = similarities >= threshold

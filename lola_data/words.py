@@ -249,6 +249,11 @@ class WordScan:
     offsets: Offsets
     digests: Hashes
 
+    def head(self, count: int) -> WordScan:
+        """A copy of the first ``count`` texts' (of all, if there are fewer)."""
+        offsets = self.offsets[: count + 1].copy()
+        return WordScan(self.words[: offsets[-1]].copy(), offsets, self.digests[:count].copy())
+
 
 def _run_scan(data: Bytes, offsets: Offsets, tables: UnicodeTables, *, check: bool) -> tuple[WordScan, npt.NDArray]:
     documents = offsets.size - 1

@@ -44,14 +44,16 @@ if TYPE_CHECKING:
     from lola_data.recipe import Recipe
     from lola_data.sections import DedupSection
     from lola_data.shards import Unit
+    from lola_data.words import WordScan
 
 STAGE = "dedup"
 PLANTED = 32
 """Documents of each unit that the recall of the bands is measured on, by edited copies."""
 
 
-def sign_batch(batch: pa.RecordBatch, *, minhash: MinHash, ngram: int, bands: int) -> pa.RecordBatch:
-    """The signatures of a batch of the identified tree; ``bands`` is 0 where near-duplicates are not looked for."""
+def sign_batch(batch: pa.RecordBatch, *, minhash: MinHash, ngram: int, bands: int) -> tuple[pa.RecordBatch, WordScan]:
+    """The signatures of a batch of the identified tree, and the words of its first :data:`PLANTED` documents; ``bands``
+    is 0 where near-duplicates are not looked for."""
     scan = scan_words(batch["text"])
     urls = normalise_urls(batch["url"])
     no_url = urls.is_null().to_numpy(zero_copy_only=False)
@@ -63,12 +65,14 @@ def sign_batch(batch: pa.RecordBatch, *, minhash: MinHash, ngram: int, bands: in
         pc.binary_length(batch["text"]).fill_null(0).cast(pa.int64()),
         batch["lang_score"],
     ]
+    head = scan.head(PLANTED)
+    # Overwrites the words.
     values, offsets = shingle(scan.words, scan.offsets, ngram)
     columns.append(pa.array(np.diff(offsets)))
     if bands:
         keys, _ = minhash.band_keys(values, offsets)
         columns += [pa.array(np.ascontiguousarray(keys[:, band])) for band in range(bands)]
-    return pa.RecordBatch.from_arrays(columns, schema=signature_schema(bands))
+    return pa.RecordBatch.from_arrays(columns, schema=signature_schema(bands)), head
 
 
 class SignatureStep(TreeStep):
@@ -94,20 +98,30 @@ class SignatureStep(TreeStep):
                 counts = Counts.of(batch["text"])
                 report.take(work.lang, counts)
                 report.give(work.lang, counts)
-                writer.write(sign_batch(batch, minhash=self.minhash, ngram=section.ngram, bands=bands))
+                signed, head = sign_batch(batch, minhash=self.minhash, ngram=section.ngram, bands=bands)
+                writer.write(signed)
                 if bands and seen < PLANTED:
-                    recall += planted_recall(
-                        batch["text"].slice(0, PLANTED - seen),
-                        minhash=self.minhash,
-                        ngram=section.ngram,
-                        threshold=section.threshold,
-                        seed=self.seed + seen,
-                    )
+                    recall += self._recall(signed, head, min(PLANTED - seen, batch.num_rows), seen)
                 seen += batch.num_rows
         report.extra["recall"] = asdict(recall)
         relative = storage.join("scratch", STAGE, "signatures", work.lang, f"{work.name}.parquet")
         report.files.append(OutputFile(relative, storage.size(path), writer.rows))
         return report
+
+    def _recall(self, signed: pa.RecordBatch, head: WordScan, count: int, seen: int) -> Recall:
+        """Of the first ``count`` documents of a batch, ``seen`` others having come before."""
+        section = self.section
+        offsets = head.offsets[: count + 1]
+        keys = [signed[f"band_{band}"].to_numpy()[:count] for band in range(section.bands)]
+        return planted_recall(
+            head.words[: offsets[-1]],
+            offsets,
+            np.stack(keys, axis=1),
+            minhash=self.minhash,
+            ngram=section.ngram,
+            threshold=section.threshold,
+            seed=self.seed + seen,
+        )
 
 
 class FilterStep(TreeStep):
@@ -192,8 +206,8 @@ def _lang(report: UnitReport) -> str:
 
 
 def _audit(audit: dict[str, Counter[str]], source: pa.Array, removed: pa.RecordBatch) -> None:
-    for value, count in Counter(source.dictionary_encode().to_pylist()).items():
-        audit.setdefault(value or "", Counter())["documents"] += count
+    for one in pc.value_counts(source).to_pylist():
+        audit.setdefault(one["values"] or "", Counter())["documents"] += one["counts"]
     pairs = zip(removed["source"].to_pylist(), removed["reason"].to_pylist(), strict=True)
     for (value, reason), count in Counter(pairs).items():
         audit.setdefault(value or "", Counter())[reason] += count

@@ -51,7 +51,7 @@ SAMPLE_CHARACTERS = 100
 
 def decisions_path(layout: Layout, lang: str, part: int) -> str:
     """Decisions on a language, or on a part of it."""
-    return layout.scratch("dedup", "decisions", lang, f"{part:05d}.frames")
+    return layout.scratch("dedup", "decisions", f"{lang}-{part:05d}.frames")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lola_data.document_ids import split_ids
 from lola_data.errors import StageError
 from lola_data.shards import open_parquet
 
@@ -88,7 +89,8 @@ class SignatureColumns:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A numeric column over all units, in order of id; null reads as 0."""
-        return pc.fill_null(self._read(name), 0).to_numpy()[self.order]
+        column = self._read(name)
+        return (pc.fill_null(column, 0) if column.null_count else column).to_numpy()[self.order]
 
     def pair(self, name: str) -> Keys:
         """A 128-bit hash as (N, 2) uint64."""
@@ -108,36 +110,25 @@ class SignatureColumns:
         return self._held[name]
 
     def _order(self) -> Indices:
-        prefixes: dict[str, int] = {}
+        numbers: dict[bytes, int] = {}
         codes: list[Indices] = []
         rows: list[Indices] = []
         for unit in range(len(self._units)):
-            prefix, row = split_ids(self.ids(unit))
-            encoded = prefix.dictionary_encode()
-            known = np.array(
-                [prefixes.setdefault(value, len(prefixes)) for value in encoded.dictionary.to_pylist()], dtype=np.int64
-            )
-            codes.append(known[encoded.indices.to_numpy()])
+            names, name_of, row = split_ids(self.ids(unit))
+            known = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+            codes.append(known[name_of])
             rows.append(row)
-        by_name = np.argsort(np.array(list(prefixes)), kind="stable")
-        rank = np.empty(len(prefixes), dtype=np.int64)
-        rank[by_name] = np.arange(len(prefixes))
+        by_name = sorted(numbers)
+        rank = np.empty(len(numbers), dtype=np.int64)
+        rank[[numbers[name] for name in by_name]] = np.arange(len(numbers))
         shard, row = rank[np.concatenate(codes)], np.concatenate(rows)
         order = np.lexsort((row, shard))
         repeated = np.flatnonzero((np.diff(shard[order]) == 0) & (np.diff(row[order]) == 0))
         if repeated.size:
-            name = list(prefixes)[by_name[shard[order[repeated[0]]]]]
+            name = by_name[shard[order[repeated[0]]]].decode(errors="replace")
             number = row[order[repeated[0]]]
             raise StageError(
                 f"dedup: the id `{name}{'' if number < 0 else f'/{number}'}` is there twice; ids must be unique in a "
                 f"language. Run the stage `identify` on the raw shards again"
             )
         return order
-
-
-def split_ids(ids: pa.Array) -> tuple[pa.Array, Indices]:
-    """Ids ``<lang>/<shard>/<row>`` as ``<lang>/<shard>`` and the row; an id of another form is whole, with row -1."""
-    compute = cast("Any", pc)
-    parts = compute.extract_regex(ids, r"(?s)^(?P<shard>.*)/(?P<row>0|[1-9][0-9]{0,17})$")
-    row = compute.fill_null(compute.struct_field(parts, "row").cast(pa.int64()), -1)
-    return compute.coalesce(compute.struct_field(parts, "shard"), ids), row.to_numpy()

@@ -53,15 +53,11 @@ def load_ours(task: Task) -> Work:
     """All that the stage keeps of a document: digest, URL hash, counts and band keys."""
     import numpy as np
 
-    from lola_data.minhash import MinHash
-    from pipelines.dedup import sign_batch
-
     read = batches(task.corpus, COLUMNS)
-    minhash = MinHash(BANDS, ROWS, SEED)
-    sign_batch(read[0].slice(0, 2), minhash=minhash, ngram=NGRAM, bands=BANDS)
+    sign_batches([read[0].slice(0, 2)])
 
     def work() -> Finish:
-        signed = [sign_batch(batch, minhash=minhash, ngram=NGRAM, bands=BANDS) for batch in read]
+        signed = sign_batches(read)
 
         def finish() -> None:
             keys = [np.stack([one[f"band_{band}"].to_numpy() for band in range(BANDS)], axis=1) for one in signed]
@@ -71,6 +67,15 @@ def load_ours(task: Task) -> Work:
         return finish
 
     return work
+
+
+def sign_batches(read: Iterable[Any]) -> list[Any]:
+    """What the stage keeps of each batch."""
+    from lola_data.minhash import MinHash
+    from pipelines.dedup import sign_batch
+
+    minhash = MinHash(BANDS, ROWS, SEED)
+    return [sign_batch(batch, minhash=minhash, ngram=NGRAM, bands=BANDS)[0] for batch in read]
 
 
 def load_datatrove(task: Task) -> Work:
@@ -246,7 +251,7 @@ def sign_texts(rows: list[str], seed: int = SEED) -> Any:
             "lang_score": pa.array(np.ones(len(rows), np.float32)),
         }
     )
-    signed = sign_batch(batch, minhash=MinHash(BANDS, ROWS, seed), ngram=NGRAM, bands=BANDS)
+    signed, _ = sign_batch(batch, minhash=MinHash(BANDS, ROWS, seed), ngram=NGRAM, bands=BANDS)
     return np.stack([signed[f"band_{band}"].to_numpy() for band in range(BANDS)], axis=1)
 
 

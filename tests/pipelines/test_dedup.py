@@ -19,7 +19,7 @@ from lola_data.sections import DedupSection, ExecutorSection
 from lola_data.shards import Unit
 from pipelines.dedup import build
 from pipelines.run import run_stage
-from pipelines.signatures import SignatureColumns, read_signatures, signature_schema, signatures_path, split_ids
+from pipelines.signatures import SignatureColumns, read_signatures, signature_schema, signatures_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -260,19 +260,6 @@ def test_no_documents_at_all(tmp_path: Path) -> None:
     write_identified(tmp_path, {"de/a": [], "sw/a": [{"text": "x"}]})
     manifest = run(tmp_path)
     assert list(manifest["languages"]) == ["sw"]
-
-
-def test_split_ids() -> None:
-    ids = ["de/a/0", "de/a/12", "x", "a/b/c", "de/a/007", "/3"]
-    prefixes, rows = split_ids(pa.array(ids))
-    assert list(zip(prefixes.to_pylist(), rows.tolist(), strict=True)) == [
-        ("de/a", 0),
-        ("de/a", 12),
-        ("x", -1),
-        ("a/b/c", -1),
-        ("de/a/007", -1),
-        ("", 3),
-    ]
 
 
 def test_intermediate_files_are_named_after_their_units(tmp_path: Path) -> None:
