@@ -34,7 +34,7 @@ from lola_data.words import scan_words
 from pipelines.match import SAMPLES, MatchStep, decision_places, read_decisions
 from pipelines.partition import GatherStep, GroupStep, SpreadStep, TieStep
 from pipelines.progress import say
-from pipelines.signatures import signature_schema, signatures_path
+from pipelines.signatures import signature_schema, signature_writer, signatures_path
 from pipelines.stage import Stage, TreeStep
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class SignatureStep(TreeStep):
         recall, seen = Recall(), 0
         report = UnitReport(work.key)
         path = signatures_path(self.layout, work.lang, work.name)
-        with ShardWriter(path, signature_schema(bands), compression="none") as writer:
+        with signature_writer(path, bands) as writer:
             for batch in read_batches(self.input_tree, work, IDENTIFIED, columns=["id", "text", "url", "lang_score"]):
                 counts = Counts.of(batch["text"])
                 report.take(work.lang, counts)
@@ -104,8 +104,8 @@ class SignatureStep(TreeStep):
                     recall += self._recall(signed, head, min(PLANTED - seen, batch.num_rows), seen)
                 seen += batch.num_rows
         report.extra["recall"] = asdict(recall)
-        relative = storage.join("scratch", STAGE, "signatures", work.lang, f"{work.name}.parquet")
-        report.files.append(OutputFile(relative, storage.size(path), writer.rows))
+        relative = path.removeprefix(f"{self.layout.workdir.rstrip('/')}/")
+        report.files.append(OutputFile(relative, storage.size(path), seen))
         return report
 
     def _recall(self, signed: pa.RecordBatch, head: WordScan, count: int, seen: int) -> Recall:
@@ -159,12 +159,17 @@ class FilterStep(TreeStep):
             for batch in read_batches(self.input_tree, work, IDENTIFIED):
                 kept, removed, found = split_batch(batch, decisions)
                 matched += found
-                report.take(work.lang, Counts.of(batch["text"]))
-                report.give(work.lang, Counts.of(kept["text"]))
+                # The kept text is what is left of all that came: to count it would be one more pass over most bytes.
+                given = Counts.of(batch["text"])
+                report.take(work.lang, given)
                 _audit(audit, batch["source"], removed)
                 for reason in pc.unique(removed["reason"]).to_pylist():
                     chosen = pc.equal(removed["reason"], reason)
-                    report.remove(work.lang, reason, Counts.of(removed["text"].filter(chosen)))
+                    gone = Counts.of(removed["text"].filter(chosen))
+                    report.remove(work.lang, reason, gone)
+                    given -= gone
+                given.documents = kept.num_rows
+                report.give(work.lang, given)
                 for path, schema, rows in ((kept_path, DEDUPED, kept), (removed_path, REMOVED, removed)):
                     if rows.num_rows:
                         if path not in writers:
@@ -198,7 +203,8 @@ def split_batch(batch: pa.RecordBatch, decisions: pa.Table) -> tuple[pa.RecordBa
     removed = batch.append_column("bytes", compute.binary_length(batch["text"]).fill_null(0).cast(pa.int64()))
     for name, values in (("reason", reason), ("kept_id", kept_id), ("similarity", similarity)):
         removed = removed.append_column(REMOVED.field(name), values)
-    return kept.filter(stays), removed.filter(compute.invert(stays)), len(place) - place.null_count
+    found = len(place) - place.null_count
+    return kept.filter(stays) if reason.null_count < len(reason) else kept, removed.filter(compute.invert(stays)), found
 
 
 def _lang(report: UnitReport) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,12 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lola_data import storage
 from lola_data.document_ids import split_ids
-from lola_data.errors import StageError
-from lola_data.shards import open_parquet
+from lola_data.errors import ShardError, StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lola_data.components import Indices, Keys
     from lola_data.layout import Layout
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 HELD_BYTES = 1 << 28
 """Bound on the columns of a language's signatures that are held beside the one in use."""
-ID_BYTES = 100
-"""Generous guess at the memory an id takes."""
 
 
 def signature_schema(bands: int) -> pa.Schema:
@@ -45,14 +44,33 @@ def signature_schema(bands: int) -> pa.Schema:
 
 
 def signatures_path(layout: Layout, lang: str, name: str) -> str:
-    """Signatures file of a unit."""
-    return layout.scratch("dedup", "signatures", lang, f"{name}.parquet")
+    """Signatures file of a unit, in Arrow's own format: hashes do not compress, and columns are read where they lie."""
+    return layout.scratch("dedup", "signatures", lang, f"{name}.arrow")
+
+
+@contextmanager
+def signature_writer(path: str, bands: int) -> Iterator[pa.RecordBatchFileWriter]:
+    """A writer of batches of signatures; the file appears, whole, when the block ends without an error."""
+    with (
+        storage.atomic_output(path, durable=False) as handle,
+        pa.ipc.new_file(handle, signature_schema(bands)) as writer,
+    ):
+        yield writer
 
 
 def read_signatures(path: str, columns: list[str]) -> pa.Table:
-    """Columns of a signatures file."""
-    with open_parquet(path) as file:
-        return file.read(columns=columns)
+    """Columns of a signatures file.
+
+    Raises:
+        ShardError: the file is missing or damaged.
+    """
+    try:
+        with pa.memory_map(path) if not storage.is_remote(path) else storage.open_input(path) as handle:
+            names = pa.ipc.open_file(handle).schema.names
+            options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
+            return pa.ipc.open_file(handle, options=options).read_all().select(columns)
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"{path}: missing or damaged ({error}); run the stage with `--redo`") from error
 
 
 class SignatureColumns:
@@ -74,18 +92,21 @@ class SignatureColumns:
         self._units = units
         self._numeric = [name for name in names if name != "id"]
         self._held: dict[str, pa.ChunkedArray] = {}
-        self._held_ids: list[pa.Array] = []
+        # Kept while they are few: a small language is read in one go, a large one a column at a time.
+        self._held_ids: dict[int, pa.Array] = {}
+        self._held_id_bytes = held_bytes
         self.order = self._order()
-        # A small language is read in one go, a large one a column at a time.
         self._together = max(1, held_bytes // (8 * max(1, self.order.size)))
-        if self.order.size * ID_BYTES <= held_bytes:
-            self._held_ids = [self.ids(unit) for unit in range(len(units))]
 
     def ids(self, unit: int) -> pa.Array:
         """The ids of a unit, in the order of its rows."""
-        if self._held_ids:
+        if unit in self._held_ids:
             return self._held_ids[unit]
-        return self._units[unit](["id"])["id"].combine_chunks()
+        ids = self._units[unit](["id"])["id"].combine_chunks()
+        self._held_id_bytes -= ids.nbytes
+        if self._held_id_bytes >= 0:
+            self._held_ids[unit] = ids
+        return ids
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A numeric column over all units, in order of id; null reads as 0."""
