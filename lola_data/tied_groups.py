@@ -82,6 +82,7 @@ def _cut(parent, sizes, most):
         sizes[root] += 1
     part = 0
     filled = 0
+    largest = 0
     for item in range(parent.size):
         root = parent[item]
         if root < item:
@@ -93,8 +94,9 @@ def _cut(parent, sizes, most):
             part += 1
             filled = 0
         filled += size
+        largest = max(largest, filled)
         sizes[item] = part
-    return part + 1 if parent.size else 0
+    return (part + 1 if parent.size else 0), largest
 
 
 @numba.njit(cache=True, nogil=True)
@@ -117,6 +119,8 @@ class TiedGroups:
         self._ranks = np.empty(0, dtype=np.uint32)
         self._parent = np.empty(0, dtype=np.uint32)
         self._part = np.empty(0, dtype=np.uint32)
+        self.largest = 0
+        """Members of the largest part, after :meth:`cut`."""
 
     @property
     def members(self) -> int:
@@ -137,7 +141,8 @@ class TiedGroups:
         is a part by itself). Returns the number of parts."""
         self._rank()
         self._part = np.zeros(self.members, dtype=np.uint32)
-        return int(_cut(self._parent, self._part, most))
+        parts, self.largest = _cut(self._parent, self._part, most)
+        return int(parts)
 
     def groups(self) -> int:
         """Number of groups, after :meth:`cut`."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--from", "start", metavar="STAGE", help="Run this stage and all after it.")
 @click.option("--redo", multiple=True, metavar="STAGE", help="Delete this stage's output, and all after it, first.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
+@click.option("--memory", "memory_mb", type=int, metavar="MB", help="Memory of a task  [default: the recipe's].")
 @click.option("--dry-run", is_flag=True, help="Print the plan (stages, tasks, bytes, time, disk) and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the manifests' totals as JSON on stdout.")
 def run(
@@ -42,6 +43,7 @@ def run(
     start: str | None,
     redo: tuple[str, ...],
     overrides: tuple[str, ...],
+    memory_mb: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -52,12 +54,13 @@ def run(
     \b
     Examples:
       lola-data run demo.yaml
-      lola-data run my.yaml --dry-run --set executor.workers=16
+      lola-data run my.yaml --dry-run --set executor.workers=16 --memory 8000
       lola-data run my.yaml --from sample --set sample.alpha=0.5 --redo sample
     """
     from lola_data.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides=list(overrides))
+    memory = [] if memory_mb is None else [f"executor.memory_mb={memory_mb}"]
+    loaded = load_recipe(recipe, overrides=[*overrides, *memory])
     if dry_run:
         from pipelines.estimate import estimate, render
 
@@ -112,6 +115,7 @@ _COMMON: list[Callable[[Any], Any]] = [
     click.option("--seed", type=int, help="Decides every hash-based choice  [default: 1234]."),
     click.option("--tasks", type=int, help="Tasks the work is split into  [default: 2]."),
     click.option("--workers", "processes", type=int, help="Tasks that run at the same time  [default: 2]."),
+    click.option("--memory", "memory_mb", type=int, metavar="MB", help="Memory of a task  [default: 4000]."),
     click.option("--redo", is_flag=True, help="Delete the stage's output first."),
     click.option("--json", "as_json", is_flag=True, help="Print the manifest's totals as JSON on stdout."),
 ]
@@ -157,6 +161,8 @@ def _recipe_of(name: str, sections: dict[str, type[Section]], options: dict[str,
         overrides.append(f"executor.tasks={options['tasks']}")
     if options["processes"] is not None:
         overrides.append(f"executor.workers={options['processes']}")
+    if options["memory_mb"] is not None:
+        overrides.append(f"executor.memory_mb={options['memory_mb']}")
     for key, section in sections.items():
         for field, value in section_values(section, options).items():
             overrides.append(f"{key}.{field}={json.dumps(value, ensure_ascii=False)}")

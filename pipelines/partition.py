@@ -26,6 +26,7 @@ from lola_data.manifest import OutputFile, UnitReport
 from lola_data.shards import Unit
 from lola_data.tied_groups import TiedGroups
 from lola_data.ties import ENTRY_BYTES, MOST_DOCUMENTS, deal_entries, find_ties
+from pipelines.progress import say
 from pipelines.signatures import read_signatures, signature_schema, signatures_path
 from pipelines.stage import LanguageWork, ShardStep
 from pipelines.texts import TextReader
@@ -308,6 +309,7 @@ class GroupStep(PartitionStep):
         report = UnitReport(work.key)
         report.extra["parts"] = groups.cut(member_limit(groups.members, self.section, self.memory_bytes))
         report.extra["members"] = groups.members
+        report.extra["largest"] = int(groups.largest)
         path = members_path(self.layout, work.lang)
         with FrameWriter(path, count=len(units)) as writer:
             start = 0
@@ -324,8 +326,16 @@ class GatherStep(PartitionStep):
     phase = "gather"
 
     def plan(self) -> list[UnitParts]:
-        """The units of the languages that have been spread."""
-        parts = {report.key: report.extra["parts"] for report in self.state.reports(GroupStep.phase)}
+        """The units of the languages that have been spread; says where a group is larger than a part should be."""
+        parts: dict[str, int] = {}
+        for report in self.state.reports(GroupStep.phase):
+            parts[report.key] = report.extra["parts"]
+            needed = report.extra["largest"] * GATHERED_BYTES
+            if needed > self.memory_bytes:
+                say(
+                    f"{self.stage}: {report.key}: {report.extra['largest']:,} documents hang together; deciding on them "
+                    f"takes about {needed / 1e9:,.1f} GB, and --memory says {self.memory_bytes / 1e9:,.1f} GB"
+                )
         return [UnitParts(unit, parts[unit.lang]) for unit in self.units() if unit.lang in parts]
 
     def work_from_json(self, value: dict[str, Any]) -> UnitParts:

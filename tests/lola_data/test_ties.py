@@ -79,6 +79,7 @@ def test_groups_are_those_of_the_graph(parts: int) -> None:
             wanted[document] = expected
     assert part_of == {document: wanted[first[document]] for document in tied}
     assert count == expected + 1
+    assert groups.largest == max(Counter(part_of.values()).values())
 
 
 @pytest.mark.parametrize("parts", [1, 64])

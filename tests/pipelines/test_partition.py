@@ -101,6 +101,17 @@ def test_ids_that_are_there_twice_meet(tmp_path: Path) -> None:
         run(tmp_path / "tree", tmp_path / "work", partitions=3)
 
 
+def test_a_group_beyond_the_memory_is_told(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipelines.partition.GATHERED_BYTES", 10**9)
+    run(tree, tmp_path, partitions=4)
+    told = [line for line in capsys.readouterr().err.splitlines() if "hang together" in line]
+    assert len(told) == 2
+    assert told[0].startswith("dedup: en: ")
+    assert told[0].endswith("and --memory says 4.0 GB")
+
+
 def test_parts_fit_in_memory() -> None:
     section = DedupSection(bands=14)
     memory = 4 * 10**9
