@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,20 +15,26 @@ from benchmarks import report
 from benchmarks.build import ensure
 from benchmarks.harness import run_stage
 from benchmarks.machine import this_machine, versions
+from benchmarks.section import SECTIONS, Bench, load_section
 from benchmarks.stages import MODULES, load_stage
 from lola_data.errors import LolaError
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Row
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 LEAST_ROUNDS = 5
 """Fewer are a trial, which RESULTS.md is not for."""
+NAMES = [*MODULES, *SECTIONS]
+"""In the order of RESULTS.md."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=f"Stages: {', '.join(MODULES)}.")
-@click.argument("stages", nargs=-1, type=click.Choice(list(MODULES)), metavar="[STAGE]...")
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=f"STAGE: {', '.join(NAMES)}.")
+@click.argument("stages", nargs=-1, type=click.Choice(NAMES), metavar="[STAGE]...")
 @click.option(
     "--runs", default=LEAST_ROUNDS, show_default=True, type=click.IntRange(1), help="Rounds of each contender."
 )
-@click.option("--megabytes", default=64.0, show_default=True, type=click.FloatRange(1), help="Text of the corpus.")
+@click.option("--megabytes", default=24.0, show_default=True, type=click.FloatRange(1), help="Text of the corpus.")
 @click.option("--languages", default=32, show_default=True, type=click.IntRange(1), help="Languages of the corpus.")
 @click.option(
     "--data",
@@ -61,7 +69,9 @@ def main(
     results agree.
 
     STAGE is one of those named at the end; without any, all are run. A contender whose packages are missing is shown as
-    not installed (pip install --no-deps -r benchmarks/requirements.txt brings them).
+    not installed (pip install --no-deps -r benchmarks/requirements.txt brings them). Those from `quality` on are no
+    races: quality scores deduplication on labelled copies, hard times documents out of the ordinary, memory shows the
+    peaks as the corpus grows, scale matches in parts, limits shows how near the stages come to those of the machine.
 
     \b
     Examples:
@@ -82,24 +92,42 @@ def main(
     except LolaError as error:
         raise click.ClickException(str(error)) from error
     _say(f"corpus: {report.corpus_line(corpus)}")
-    names = list(dict.fromkeys(stages)) or list(MODULES)
+    # Sections come last, for they take up what was measured of the stages.
+    names = [name for name in NAMES if not stages or name in stages]
     if results is None and runs >= LEAST_ROUNDS:
         results = RESULTS
     told, sound = {}, True
+    measured: dict[str, list[Row]] = {}
     for name in names:
-        stage = load_stage(name)
-        rows = run_stage(stage, corpus, workdir.resolve(), rounds=runs, say=_say)
-        sound &= rows[0].status == "measured"
-        sound &= all(agreement.holds is not False for row in rows for agreement in row.agreements)
-        packages = versions(stage.versions)
-        told[name] = {"rows": report.to_json(rows, corpus.bytes), "versions": packages}
-        if not as_json:
-            report.show(f"{name}: {stage.title}", rows, corpus.bytes)
+        command = f"python -m benchmarks {name} --runs {runs} --megabytes {megabytes:g} --languages {languages}"
+        if data is not None:
+            command += f" --data {shlex.quote(data.name)}"
+        if name in SECTIONS:
+            section = load_section(name)
+            packages = versions(section.versions)
+            work = workdir.resolve() / "out" / name
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            found = section.measure(Bench(corpus, work, runs, _say, measured))
+            shutil.rmtree(work, ignore_errors=True)
+            sound &= found.sound
+            told[name] = {"found": found.values, "versions": packages}
+            text = report.special_section(section, found, corpus, machine, packages, command)
+            if not as_json:
+                print(f"{name}: {section.title}\n\n{found.body}\n", flush=True)
+        else:
+            stage = load_stage(name)
+            packages = versions(stage.versions)
+            rows = run_stage(stage, corpus, workdir.resolve(), rounds=runs, say=_say)
+            measured[name] = rows
+            sound &= rows[0].status == "measured"
+            sound &= all(agreement.holds is not False for row in rows for agreement in row.agreements)
+            told[name] = {"rows": report.to_json(rows, corpus.bytes), "versions": packages}
+            text = report.section(stage, rows, corpus, machine, packages, command)
+            if not as_json:
+                report.show(f"{name}: {stage.title}", rows, corpus.bytes)
         if results is not None:
-            command = f"python -m benchmarks {name} --runs {runs} --megabytes {megabytes:g} --languages {languages}"
-            if data is not None:
-                command += f" --data {shlex.quote(data.name)}"
-            report.update(results, name, report.section(stage, rows, corpus, machine, packages, command), list(MODULES))
+            report.update(results, name, text, NAMES)
     if results is None:
         _say(f"a trial of {runs} rounds: RESULTS.md is left as it is")
     if as_json:

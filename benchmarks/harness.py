@@ -37,6 +37,10 @@ ONE_THREAD = dict.fromkeys(
     "1",
 )
 """Environment of a contender: no library starts threads that would share the one core."""
+OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"), "1")
+"""No library looks for anything on the network."""
+BYTECODE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lola-data" / "bench-bytecode"
+"""Bytecode of all measured processes."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,9 @@ class Task:
         return self.corpus.inputs
 
 
+WITHOUT_GOAL = 3
+"""Rounds of contenders against which no goal is set; they are there to be looked at."""
+
 Finish = Callable[[], None]
 Work = Callable[[], Finish | None]
 """The timed work. It may hand back a function that saves its results when the clock has stopped."""
@@ -68,12 +75,14 @@ class Contender:
         load: imports, loads models, compiles kernels, and returns the work; not part of the timed work.
         needs: modules it imports that may be missing; it is then shown as not installed.
         goal: ratio to be reached against it, if any.
+        rate_goal: for ours: MB/s to be reached, if any.
     """
 
     name: str
     load: Callable[[Task], Work]
     needs: tuple[str, ...] = ()
     goal: float | None = None
+    rate_goal: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,7 @@ class Row:
     """Its wall time over ours, a round each."""
     cpu_ratios: list[float] = field(default_factory=list)
     agreements: list[Agreement] = field(default_factory=list)
+    rate_goal: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -173,11 +183,13 @@ def missing(contender: Contender) -> list[str]:
 def compute_ratios(ours: Sequence[Run], other: Sequence[Run], name: str = "wall") -> list[float]:
     """The other's time over ours, round by round.
 
+    The other may have done fewer rounds.
+
     >>> one, two = (Run(seconds, seconds, 0.0, 0, 0, 0) for seconds in (2.0, 6.0))
     >>> compute_ratios([one], [two])
     [3.0]
     """
-    return [getattr(b, name) / getattr(a, name) for a, b in zip(ours, other, strict=True)]
+    return [getattr(b, name) / getattr(a, name) for a, b in zip(ours, other, strict=False)]
 
 
 def run_stage(
@@ -193,7 +205,7 @@ def run_stage(
     outputs: dict[str, Path] = {}
     for number in range(rounds):
         for place, row in enumerate(rows):
-            if row.status != "measured":
+            if row.status != "measured" or (number >= WITHOUT_GOAL and not row.ours and row.goal is None):
                 continue
             out = workdir / "out" / stage.name / f"{place}-{number}"
             run = _run_once(stage, row, corpus, out)
@@ -225,36 +237,60 @@ def run_stage(
 def _row(contender: Contender, *, ours: bool) -> Row:
     lacking = missing(contender)
     status = "not installed" if lacking else "measured"
-    return Row(contender.name, ours, contender.goal, status, ", ".join(lacking))
+    return Row(contender.name, ours, contender.goal, status, ", ".join(lacking), rate_goal=contender.rate_goal)
 
 
 def _run_once(stage: Stage, row: Row, corpus: Corpus, out: Path) -> Run | str:
-    """One process; what it measured, or the last line it said."""
+    """One process of a contender; what it measured, or the last line it said."""
+    return _start({"stage": stage.name, "contender": row.name, "corpus": str(corpus.root)}, out)
+
+
+def run_ours(stage: Stage, corpus: Corpus, out: Path) -> Run | str:
+    """One process of our contender of a stage."""
+    if stage.prepare is not None:
+        stage.prepare(corpus)
+    return _run_once(stage, _row(stage.contenders[0], ours=True), corpus, out)
+
+
+def run_call(function: Callable[..., Work], out: Path, *, limit_s: float | None = None, **given: Any) -> Run | str:
+    """The same for work outside of a stage: ``function(out, **given)`` loads it, in a process of its own.
+
+    Args:
+        function: of a module; told to the process by name.
+        out: emptied first, as for a contender, and left as the work leaves it.
+        limit_s: the process is ended after so many seconds.
+        given: plain values.
+    """
+    return _start({"call": [function.__module__, function.__qualname__], "given": given}, out, limit_s)
+
+
+def _start(what: dict[str, Any], out: Path, limit_s: float | None = None) -> Run | str:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     told = out.with_suffix(".json")
     told.unlink(missing_ok=True)
     log = out.with_suffix(".log")
     spec = {
-        "stage": stage.name,
-        "contender": row.name,
-        "corpus": str(corpus.root),
+        **what,
         "out": str(out),
         "told": str(told),
         # The last core: interrupts and other programs tend to be on the first.
         "core": max(os.sched_getaffinity(0)),
     }
-    environment = {**os.environ, **ONE_THREAD, "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
     with log.open("wb") as handle:
-        ended = subprocess.run(
-            [sys.executable, "-m", "benchmarks.worker", json.dumps(spec)],
-            stdin=subprocess.DEVNULL,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=Path(__file__).resolve().parents[1],
-            check=False,
-        )
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-m", "benchmarks.worker", json.dumps(spec)],
+                stdin=subprocess.DEVNULL,
+                stdout=handle,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+                cwd=Path(__file__).resolve().parents[1],
+                check=False,
+                timeout=limit_s,
+            )
+        except subprocess.TimeoutExpired:
+            return f"no end after {limit_s:.0f} s"
     if ended.returncode or not told.exists():
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"{lines[-1] if lines else 'no output'} (exit code {ended.returncode}, log {log})"
@@ -262,3 +298,12 @@ def _run_once(stage: Stage, row: Row, corpus: Corpus, out: Path) -> Run | str:
     told.unlink()
     log.unlink()
     return Run(**values)
+
+
+def _environment() -> dict[str, str]:
+    """Of a measured process: one thread, no network, and bytecode that is kept, so that hundreds of processes do not
+    compile the same modules again where packages were installed without it."""
+    environment = {**os.environ, **ONE_THREAD, **OFFLINE, "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment.setdefault("PYTHONPYCACHEPREFIX", str(BYTECODE))
+    return environment

@@ -40,11 +40,12 @@ def sampled(corpus: Corpus) -> Path:
     tree = corpus.inputs / "sampled"
     with _whole(tree) as filling:
         if filling is not None:
-            _write_sampled(corpus, filling)
+            write_sampled(corpus.raw, filling)
     return tree
 
 
-def _write_sampled(corpus: Corpus, tree: Path) -> None:
+def write_sampled(raw: Path, tree: Path) -> None:
+    """The rows of a raw tree with ids, each document said to be in the language of its folder."""
     import numpy as np
     import pyarrow as pa
 
@@ -52,7 +53,7 @@ def _write_sampled(corpus: Corpus, tree: Path) -> None:
     from lola_data.shards import ShardWriter, plan_units, read_batches
     from pipelines.identify import add_ids
 
-    root = str(corpus.raw)
+    root = str(raw)
     for unit in plan_units(root):
         row = 0
         with ShardWriter(str(tree / unit.lang / f"{unit.name}.parquet"), DEDUPED) as writer:

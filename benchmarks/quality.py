@@ -1,4 +1,4 @@
-"""The command ``python -m benchmarks.quality``: precision, recall and F1 of deduplication on documents with labels.
+"""Section ``quality``: precision, recall and F1 of deduplication on documents with labels.
 
 A side removes documents, and is right about one if a document it keeps is a duplicate of it by the rule: the same
 normalised text, or a Jaccard similarity of the sets of five words of at least 0.8, exactly computed by words spelled
@@ -8,31 +8,29 @@ are a duplicate of an earlier one, the share of which not both are kept. F1 is t
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
-import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 
-from benchmarks import report
 from benchmarks.alike import NGRAM, all_pairs, grams_of, normalised
 from benchmarks.graded import KINDS, TEMPLATES, Graded, make
-from benchmarks.machine import this_machine, versions
+from benchmarks.section import Bench, Section, Told
+from benchmarks.summary import HELD, MET, MISSED, NOT_HELD, Entry
+from benchmarks.tables import markdown_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 THRESHOLD = 0.8
 BANDS, ROWS, SEED = 14, 8, 1
 NAME = "quality"
-RESULTS = Path(__file__).with_name("RESULTS.md")
+GROUPS, WORDS = 8, 250
+"""Originals for each script and edit, and their words."""
 Kept = list[bool]
 
 
@@ -245,10 +243,9 @@ SIDES: dict[str, tuple[Callable[[Graded, Path], Kept], tuple[str, ...]]] = {
     "fast-dedup MinHash, all pairs": (fast_dedup, ("fast_dedup", "regex")),
 }
 """Name -> what it keeps, and the modules it needs."""
-PACKAGES = ("datatrove", "text-dedup", "rensa", "datasketch", "fast-dedup", "regex")
 
 
-def measure(made: Graded, workdir: Path) -> dict[str, Score | str]:
+def score_all(made: Graded, workdir: Path, say: Callable[[str], None]) -> dict[str, Score | str]:
     """Every side's score, or why there is none."""
     from benchmarks.harness import Contender, missing
 
@@ -261,7 +258,14 @@ def measure(made: Graded, workdir: Path) -> dict[str, Score | str]:
             continue
         folder = workdir / str(number)
         folder.mkdir(parents=True)
-        found[name] = labels.score(side(made, folder))
+        started = time.perf_counter()
+        try:
+            found[name] = labels.score(side(made, folder))
+        except Exception as error:  # whatever a peer raises, the others are scored
+            if side is ours:
+                raise
+            found[name] = f"failed: {type(error).__name__}: {error}"
+        say(f"{NAME}: {name}: {time.perf_counter() - started:.1f} s")
     return found
 
 
@@ -270,88 +274,59 @@ COLUMNS = ("side", "removed", "precision", "recall", "F1", *(f"recall: {kind}" f
 
 def markdown(scores: Mapping[str, Score | str]) -> str:
     """The table, and below it what was removed wrongly."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
+    lines: list[Sequence[str]] = [COLUMNS]
     wrong: list[str] = []
     for name, score in scores.items():
         if isinstance(score, str):
-            lines.append(f"| {name} | {score} |" + " |" * (len(COLUMNS) - 2))
+            lines.append([name, score, *[""] * (len(COLUMNS) - 2)])
             continue
         cells = [name, f"{score.removed:,}", f"{score.precision:.4f}", f"{score.recall:.4f}", f"{score.f1:.4f}"]
         cells += [f"{a / b:.3f} of {b:,}" if b else "none there" for a, b in score.recalls.values()]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(score.wrong.items()))
         wrong.append(f"- Removed by {name} though like none that it keeps: {kinds or 'none'}")
-    return "\n".join([*lines, "", *wrong])
+    return "\n".join([markdown_table(lines), "", *wrong])
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--groups", default=8, show_default=True, type=click.IntRange(1), help="Originals a script and edit.")
-@click.option("--words", default=250, show_default=True, type=click.IntRange(50), help="Words of a document.")
-@click.option("--seed", default=0, show_default=True, help="Decides the documents.")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=RESULTS,
-    help="File whose section is rewritten  [default: RESULTS.md here].",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and write nothing.")
-def main(groups: int, words: int, seed: int, results: Path, as_json: bool) -> None:
-    """Score deduplication on documents with labels: copies with graded edits in 12 scripts, documents of one template,
-    chains.
-
-    Exit code 1: we removed a document that is like none we keep.
-    """
-    machine = this_machine()
-    made = make(groups, words=words, seed=seed)
-    folder = Path(tempfile.mkdtemp(prefix="quality-"))
-    try:
-        scores = measure(made, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    table = markdown(scores)
-    if as_json:
-        told = {
-            name: score
-            if isinstance(score, str)
-            else {
-                "precision": score.precision,
-                "recall": score.recall,
-                "f1": score.f1,
-                "removed": score.removed,
-                "wrong": dict(score.wrong),
-                "recalls": dict(score.recalls),
-            }
-            for name, score in scores.items()
+def measure(bench: Bench) -> Told:
+    """The collection, scored for every side."""
+    made = make(GROUPS, words=WORDS, seed=SEED)
+    scores = score_all(made, bench.work, bench.say)
+    body = (
+        f"{len(made.texts):,} documents of {WORDS} words in {len(set(made.scripts))} scripts; {BANDS} bands of {ROWS}, "
+        f"sets of {NGRAM} words, threshold {THRESHOLD}. What each removes is judged by the exact similarities.\n\n"
+        f"{markdown(scores)}"
+    )
+    values = {
+        name: score
+        if isinstance(score, str)
+        else {
+            "precision": score.precision,
+            "recall": score.recall,
+            "f1": score.f1,
+            "removed": score.removed,
+            "wrong": dict(score.wrong),
+            "recalls": dict(score.recalls),
         }
-        print(json.dumps(told, indent=1))
-    else:
-        print(table)
-        report.update(results, NAME, section(table, made, machine, groups, words, seed), _order())
-    first = next(iter(scores.values()))
-    sys.exit(0 if isinstance(first, Score) and not first.wrong else 1)
+        for name, score in scores.items()
+    }
+    mine, *others = scores.values()
+    assert isinstance(mine, Score)
+    best = max((score.f1 for score in others if isinstance(score, Score)), default=0.0)
+    entries = [
+        Entry(NAME, "the labels", "nothing removed wrongly", f"precision {mine.precision:.4f}", _held(not mine.wrong)),
+        Entry(NAME, "the best peer", f"F1 {best:.4f}", f"{mine.f1:.4f}", MET if mine.f1 >= best else MISSED),
+    ]
+    return Told(body, entries, values, not mine.wrong)
 
 
-def _order() -> list[str]:
-    from benchmarks.stages import MODULES
-
-    return [*MODULES, NAME]
+def _held(holds: bool) -> str:
+    return HELD if holds else NOT_HELD
 
 
-def section(table: str, made: Graded, machine: Any, groups: int, words: int, seed: int) -> str:
-    """The section of RESULTS.md."""
-    named = ", ".join(f"{name} {number}" for name, number in versions(PACKAGES).items())
-    command = f"python -m benchmarks.quality --groups {groups} --words {words} --seed {seed}"
-    return f"""\
-## {NAME}: precision and recall on documents with labels
-
-- {machine.date}, `{command}`
-- Python {machine.python}, {named}
-- {len(made.texts):,} documents in {len(set(made.scripts))} scripts; {BANDS} bands of {ROWS}, sets of {NGRAM} words,
-  threshold {THRESHOLD}
-
-{table}
-"""
-
-
-if __name__ == "__main__":
-    main(prog_name="python -m benchmarks.quality")
+SECTION = Section(
+    name=NAME,
+    title="precision and recall of deduplication on documents with labels",
+    measure=measure,
+    versions=("datatrove", "text-dedup", "rensa", "datasketch", "fast-dedup", "regex"),
+)

@@ -6,6 +6,9 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.summary import comment, entries_of, read_entries, table
+from benchmarks.tables import markdown_table
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from benchmarks.corpus import Corpus
     from benchmarks.harness import Row, Stage
     from benchmarks.machine import Machine
+    from benchmarks.section import Section, Told
+    from benchmarks.summary import Entry
 
 COLUMNS = (
     "contender",
@@ -29,8 +34,8 @@ COLUMNS = (
 HEADING = """\
 # Results
 
-One section per stage, each written by the command it names: see README.md for what the columns mean. Nothing here is
-edited by hand.
+Every goal and promise, and below it a section for each stage, written by the command it names. README.md says what the
+columns mean. Nothing here is edited by hand.
 """
 
 
@@ -41,6 +46,8 @@ def cells(row: Row, text_bytes: int) -> list[str]:
         goal = f"{row.goal:g}x" if row.goal else ""
         return [row.name, reason, "", goal, *[""] * (len(COLUMNS) - 4)]
     goal = "" if row.goal is None else f"{row.goal:g}x {'met' if row.met else 'missed'}"
+    if row.rate_goal is not None:
+        goal = f"{row.rate_goal:g} MB/s {'met' if row.rate(text_bytes) >= row.rate_goal else 'missed'}"
     return [
         row.name,
         f"{row.rate(text_bytes):.2f}",
@@ -67,16 +74,8 @@ def _times(ratios: Sequence[float]) -> str:
 
 
 def markdown(rows: Sequence[Row], text_bytes: int) -> str:
-    """The table in Markdown, columns lined up."""
-    lines = [list(COLUMNS), *(cells(row, text_bytes) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    text = [_line(lines[0], widths), _line(["-" * width for width in widths], widths)]
-    return "\n".join([*text, *(_line(line, widths) for line in lines[1:])])
-
-
-def _line(values: Sequence[str], widths: Sequence[int]) -> str:
-    inside = " | ".join(value.replace("|", "/").ljust(width) for value, width in zip(values, widths, strict=True))
-    return f"| {inside} |"
+    """The table in Markdown."""
+    return markdown_table([COLUMNS, *(cells(row, text_bytes) for row in rows)])
 
 
 def show(title: str, rows: Sequence[Row], text_bytes: int) -> None:
@@ -125,18 +124,43 @@ def section(
 ) -> str:
     """The stage's section of RESULTS.md."""
     rounds = max((len(row.runs) for row in rows), default=0)
-    named = ", ".join(f"{name} {number}" for name, number in packages.items())
+    body = markdown(rows, corpus.bytes)
+    entries = entries_of(stage.name, rows, corpus.bytes)
+    return written(stage.name, stage.title, f"`{command}`, {rounds} rounds", corpus, machine, packages, body, entries)
+
+
+def special_section(
+    section: Section, told: Told, corpus: Corpus, machine: Machine, packages: dict[str, str], command: str
+) -> str:
+    """The section of RESULTS.md that is no race of contenders."""
+    return written(section.name, section.title, f"`{command}`", corpus, machine, packages, told.body, told.entries)
+
+
+def written(
+    name: str,
+    title: str,
+    how: str,
+    corpus: Corpus,
+    machine: Machine,
+    packages: dict[str, str],
+    body: str,
+    entries: Sequence[Entry],
+) -> str:
+    """A section: what was run on what, what came out, and its lines of the summary."""
+    named = ", ".join(f"{package} {number}" for package, number in packages.items())
     size = f"{machine.cores} cores, {machine.memory_gb} GB"
     idle = "" if machine.idle else " **The machine was not idle.**"
     return f"""\
-## {stage.name}: {stage.title}
+## {name}: {title}
 
-- {machine.date}, `{command}`, {rounds} rounds
+- {machine.date}, {how}
 - {machine.cpu}, {size}, {machine.kernel}; load {machine.load} at the start.{idle}
 - Python {machine.python}, {named}
 - Corpus: {corpus_line(corpus)}
 
-{markdown(rows, corpus.bytes)}
+{body}
+
+{comment(entries)}
 """
 
 
@@ -151,7 +175,14 @@ def replace_section(text: str, name: str, written: str, order: Sequence[str]) ->
     return "\n\n## ".join([parts[0].strip(), *bodies]) + "\n"
 
 
+def with_summary(text: str) -> str:
+    """``text`` with what comes before the first section made anew."""
+    sections = text.split("\n## ")[1:]
+    head = f"{HEADING}\n{table(read_entries(text))}"
+    return "\n\n## ".join([head, *(one.strip() for one in sections)]) + "\n"
+
+
 def update(path: Path, name: str, written: str, order: Sequence[str]) -> None:
-    """Rewrite one section of the file of results."""
+    """Rewrite one section of the file of results, and the summary."""
     text = path.read_text(encoding="utf-8") if path.exists() else HEADING
-    path.write_text(replace_section(text, name, written, order), encoding="utf-8")
+    path.write_text(with_summary(replace_section(text, name, written, order)), encoding="utf-8")

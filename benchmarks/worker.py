@@ -1,4 +1,4 @@
-"""The process of one contender in one round: load, work, tell. Started by :mod:`benchmarks.harness`."""
+"""The process of one contender in one round, or of one call: load, work, tell. Started by :mod:`benchmarks.harness`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ import os
 import resource
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Work
 
 
 def main(spec: dict[str, Any]) -> None:
-    """Run the contender that ``spec`` names and write what was measured to ``spec["told"]``."""
+    """Run what ``spec`` names and write what was measured to ``spec["told"]``."""
     # Before any import that starts threads or counts cores.
     os.sched_setaffinity(0, {spec["core"]})
     started = time.perf_counter()
-    from benchmarks.corpus import open_corpus
-    from benchmarks.harness import Task
-    from benchmarks.stages import load_stage
-
-    corpus = open_corpus(Path(spec["corpus"]))
-    stage = load_stage(spec["stage"])
-    contender = next(one for one in stage.contenders if one.name == spec["contender"])
-    work = contender.load(Task(corpus, Path(spec["out"])))
+    work = _load(spec)
     load = time.perf_counter() - started
     gc.collect()
     # What others have written must not be flushed to disk on our time.
@@ -47,6 +44,21 @@ def main(spec: dict[str, Any]) -> None:
         "out_bytes": sum(path.stat().st_size for path in Path(spec["out"]).rglob("*") if path.is_file()),
     }
     Path(spec["told"]).write_text(json.dumps(told), encoding="utf-8")
+
+
+def _load(spec: dict[str, Any]) -> Work:
+    out = Path(spec["out"])
+    if "call" in spec:
+        module, name = spec["call"]
+        return getattr(import_module(module), name)(out, **spec["given"])
+    from benchmarks.corpus import open_corpus
+    from benchmarks.harness import Task
+    from benchmarks.stages import load_stage
+
+    corpus = open_corpus(Path(spec["corpus"]))
+    stage = load_stage(spec["stage"])
+    contender = next(one for one in stage.contenders if one.name == spec["contender"])
+    return contender.load(Task(corpus, out))
 
 
 def _cpu() -> float:

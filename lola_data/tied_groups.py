@@ -1,7 +1,7 @@
 """Which of up to 2^32 documents hang together by ties, in little memory: union-find over the tied ones alone.
 
 Two passes over the ties: one marks the documents that have any, the other joins them. A marked document is known by its
-rank among the marked. Memory: 8 bytes for each marked document and 3 bits for each document; nothing for a tie.
+rank among the marked. Memory: 4 bytes for each marked document and 1.5 bits for each document; nothing for a tie.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from lola_data.hashes import mix64
+
 Numbers: TypeAlias = npt.NDArray[np.uint32]
 
 _ONE = np.uint64(1)
 _LOW6 = np.uint64(63)
-_S1, _S2, _S4, _S6, _S56 = (np.uint64(shift) for shift in (1, 2, 4, 6, 56))
+_S1, _S2, _S4, _S6, _S32, _S56 = (np.uint64(shift) for shift in (1, 2, 4, 6, 32, 56))
 _M1, _M2, _M4, _M8 = (
     np.uint64(mask)
     for mask in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F, 0x0101010101010101)
@@ -74,38 +76,27 @@ def _join(bits, ranks, parent, one, other):
 
 
 @numba.njit(cache=True, nogil=True)
-def _cut(parent, sizes, most):
-    """Turn ``sizes`` (zeros) into the part of each member: whole groups, in order, as many as fit."""
+def _cut(parent, counts):
+    """Make each member's parent its root, and count the members of each part."""
     for item in range(parent.size):
         root = _root(parent, item)
         parent[item] = root
-        sizes[root] += 1
-    part = 0
-    filled = 0
-    largest = 0
-    for item in range(parent.size):
-        root = parent[item]
-        if root < item:
-            # The root came before, and holds its part by now.
-            sizes[item] = sizes[root]
-            continue
-        size = sizes[item]
-        if filled and filled + size > most:
-            part += 1
-            filled = 0
-        filled += size
-        largest = max(largest, filled)
-        sizes[item] = part
-    return (part + 1 if parent.size else 0), largest
+        counts[_part(root, counts.size)] += 1
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _part(root, parts):
+    """By hash: first documents of large groups come early, so parts cut in order would be uneven."""
+    return ((mix64(np.uint64(root)) >> _S32) * np.uint64(parts)) >> _S32
 
 
 @numba.njit(cache=True, nogil=True)
-def _members(bits, ranks, part_of, start, end, rows, parts):
+def _members(bits, ranks, parent, parts, start, end, rows, part_of):
     found = 0
     for document in range(start, end):
         if bits[np.uint64(document) >> _S6] >> (np.uint64(document) & _LOW6) & _ONE:
             rows[found] = document - start
-            parts[found] = part_of[_rank(bits, ranks, document)]
+            part_of[found] = _part(parent[_rank(bits, ranks, document)], parts)
             found += 1
     return found
 
@@ -118,9 +109,10 @@ class TiedGroups:
         self._bits = np.zeros((count + 63) // 64, dtype=np.uint64)
         self._ranks = np.empty(0, dtype=np.uint32)
         self._parent = np.empty(0, dtype=np.uint32)
-        self._part = np.empty(0, dtype=np.uint32)
+        self.parts = 0
+        """Parts, after :meth:`cut`."""
         self.largest = 0
-        """Members of the largest part, after :meth:`cut`."""
+        """Members of the largest of them."""
 
     @property
     def members(self) -> int:
@@ -136,13 +128,13 @@ class TiedGroups:
         self._rank()
         _join(self._bits, self._ranks, self._parent, one, other)
 
-    def cut(self, most: int) -> int:
-        """Deal the groups, in order of their first documents, into parts of at most ``most`` members (a larger group
-        is a part by itself). Returns the number of parts."""
+    def cut(self, most: int) -> None:
+        """Deal whole groups, by hash, into so many parts that about ``most`` members come to each."""
         self._rank()
-        self._part = np.zeros(self.members, dtype=np.uint32)
-        parts, self.largest = _cut(self._parent, self._part, most)
-        return int(parts)
+        self.parts = -(-self.members // most)
+        counts = np.zeros(self.parts, dtype=np.int64)
+        _cut(self._parent, counts)
+        self.largest = int(counts.max(initial=0))
 
     def groups(self) -> int:
         """Number of groups, after :meth:`cut`."""
@@ -152,7 +144,7 @@ class TiedGroups:
         """Of the marked documents from ``start`` to ``end``: their numbers less ``start``, and their parts."""
         rows = np.empty(end - start, dtype=np.uint32)
         parts = np.empty(end - start, dtype=np.uint32)
-        found = _members(self._bits, self._ranks, self._part, start, end, rows, parts)
+        found = _members(self._bits, self._ranks, self._parent, self.parts, start, end, rows, parts)
         return rows[:found].copy(), parts[:found].copy()
 
     def _rank(self) -> None:

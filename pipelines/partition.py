@@ -307,9 +307,8 @@ class GroupStep(PartitionStep):
         files = [ties_path(self.layout, work.lang, part) for part in range(self.parts()[work.lang])]
         groups = join_ties(files, sum(unit.rows for unit in units))
         report = UnitReport(work.key)
-        report.extra["parts"] = groups.cut(member_limit(groups.members, self.section, self.memory_bytes))
-        report.extra["members"] = groups.members
-        report.extra["largest"] = int(groups.largest)
+        groups.cut(member_limit(groups.members, self.section, self.memory_bytes))
+        report.extra = {"parts": groups.parts, "members": groups.members, "largest": groups.largest}
         path = members_path(self.layout, work.lang)
         with FrameWriter(path, count=len(units)) as writer:
             start = 0
@@ -333,8 +332,8 @@ class GatherStep(PartitionStep):
             needed = report.extra["largest"] * GATHERED_BYTES
             if needed > self.memory_bytes:
                 say(
-                    f"{self.stage}: {report.key}: {report.extra['largest']:,} documents hang together; deciding on them "
-                    f"takes about {needed / 1e9:,.1f} GB, and --memory says {self.memory_bytes / 1e9:,.1f} GB"
+                    f"{self.stage}: {report.key}: {report.extra['largest']:,} documents hang together; deciding on "
+                    f"them takes about {needed / 1e9:,.1f} GB, and --memory says {self.memory_bytes / 1e9:,.1f} GB"
                 )
         return [UnitParts(unit, parts[unit.lang]) for unit in self.units() if unit.lang in parts]
 

@@ -137,7 +137,7 @@ STAGE = Stage(
     name="road",
     title="raw shards to tokens",
     contenders=(
-        Contender(OURS, load_ours),
+        Contender(OURS, load_ours, rate_goal=10),
         Contender(DATATROVE, load_datatrove, needs=(*FILTER_NEEDS, *DEDUP_NEEDS, *TOKENIZER_NEEDS), goal=15),
     ),
     agree=agree,

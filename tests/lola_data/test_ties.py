@@ -64,22 +64,19 @@ def test_groups_are_those_of_the_graph(parts: int) -> None:
     sizes = Counter(first)
     tied = [document for document in range(COUNT) if sizes[first[document]] > 1]
     groups, _ = grouped(kinds, parts)
-    count = groups.cut(10)
+    groups.cut(10)
     documents, part = groups.between(0, COUNT)
     assert documents.tolist() == tied
     assert groups.groups() == len({first[document] for document in tied})
-    # Groups are whole, in the order of their first documents, ten members to a part where groups allow that.
-    part_of = dict(zip(tied, part.tolist(), strict=True))
-    expected, filled, wanted = 0, 0, {}
-    for document in tied:
-        if first[document] == document:
-            if filled and filled + sizes[document] > 10:
-                expected, filled = expected + 1, 0
-            filled += sizes[document]
-            wanted[document] = expected
-    assert part_of == {document: wanted[first[document]] for document in tied}
-    assert count == expected + 1
-    assert groups.largest == max(Counter(part_of.values()).values())
+    # Groups are whole, and about ten members come to a part.
+    homes: dict[int, set[int]] = {}
+    for document, number in zip(tied, part.tolist(), strict=True):
+        homes.setdefault(first[document], set()).add(number)
+    assert all(len(numbers) == 1 for numbers in homes.values())
+    assert groups.parts == -(-len(tied) // 10) == 54
+    members = Counter(part.tolist())
+    assert max(members) < groups.parts
+    assert groups.largest == max(members.values()) < 40
 
 
 @pytest.mark.parametrize("parts", [1, 64])
@@ -101,14 +98,16 @@ def test_a_group_of_equal_keys_is_a_star() -> None:
     same = np.full(COUNT, 7, dtype=np.uint64)
     groups, ties = grouped([(same, np.ones(COUNT, dtype=bool))], 3)
     assert ties == COUNT - 1
-    assert groups.cut(100) == 1
+    groups.cut(100)
+    assert (groups.parts, groups.largest) == (20, COUNT)
     assert groups.between(64, 66)[0].tolist() == [0, 1]
     assert groups.groups() == 1
 
 
 def test_no_ties_at_all() -> None:
     groups, ties = grouped([(np.arange(COUNT, dtype=np.uint64), np.ones(COUNT, dtype=bool))], 4)
-    assert ties == groups.members == groups.cut(5) == groups.groups() == 0
+    groups.cut(5)
+    assert ties == groups.members == groups.parts == groups.largest == groups.groups() == 0
     assert groups.between(0, COUNT)[0].size == 0
 
 
@@ -119,6 +118,7 @@ def test_documents_beyond_31_bits() -> None:
     groups.mark(one)
     groups.mark(other)
     groups.join(one, other)
-    assert (groups.cut(1), groups.groups(), groups.members) == (1, 1, 3)
+    groups.cut(3)
+    assert (groups.parts, groups.groups(), groups.members) == (1, 1, 3)
     rows, parts = groups.between(2**31, 2**31 + 100)
     assert (rows.tolist(), parts.tolist()) == ([1], [0])
