@@ -13,11 +13,10 @@ every new :class:`Encoder` tries both on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +34,12 @@ BATCH_BYTES = 16 * 2**20
 """Text handed to an engine at a time."""
 CHUNK_BYTES = 2**20
 """A longer document is cut, where no piece can reach across the cut."""
+CUT_WINDOW = 2**12
+"""Text that is searched at a time for a place to cut."""
 MAX_CHUNK_BYTES = 8 * 2**20
 """Where no such place turns up, a document is cut all the same after this many bytes; see :meth:`Encoder.encode`."""
+
+_Number = TypeVar("_Number", np.int32, np.int64)
 
 Engine = Callable[[Bytes, Offsets], tuple[NDArray[np.int32], NDArray[np.int64]]]
 """(data uint8[B], offsets int64[S + 1]) -> (ids int32[N], tokens int64[S]) of ``data[offsets[i]:offsets[i + 1]]``."""
@@ -91,11 +94,11 @@ class Encoder:
         self.engine = "sentencepiece"
         """The engine in use: ``gigatoken`` or ``sentencepiece``."""
         self._encode: Engine = self._encode_by_sentencepiece
-        fast = _gigatoken_engine(self.model.data) if self._gigatoken_may_fit() else None
+        fast = _fast_engine(self.model.data) if self._gigatoken_may_fit() else None
         if fast is not None and self._agrees(fast):
             self.engine, self._encode = "gigatoken", fast
 
-    def encode(self, text: Text) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def encode(self, text: Text, *, checked: bool = False) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Token ids of a column of documents. No control token is added; a null document is an empty one.
 
         A document beyond ``CHUNK_BYTES`` is encoded in chunks. They end between two characters that stand side by side
@@ -103,19 +106,24 @@ class Encoder:
         there is no such pair within ``MAX_CHUNK_BYTES`` (megabytes of one letter) is it cut between any two
         characters: then the pieces at the cut may differ, and the text still comes back as it was.
 
+        Args:
+            text: the documents.
+            checked: they are known to be valid UTF-8.
+
         Returns:
             ids int32[sum(lengths)], all documents one after the other, and lengths int64[D].
 
         Raises:
             ShardError: a document that is not valid UTF-8.
         """
-        _check_utf8(text)
+        if not checked:
+            _check_utf8(text)
         ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
         for chunk in string_chunks(text):
             chunk_ids, chunk_lengths = self._encode_documents(*string_buffer(chunk))
             ids.append(chunk_ids)
             lengths.append(chunk_lengths)
-        return np.concatenate(ids), np.concatenate(lengths)
+        return _joined(ids), _joined(lengths)
 
     def decode(self, ids: ArrayLike) -> str:
         """The text of token ids; control tokens give nothing, bytes that are not UTF-8 give U+FFFD."""
@@ -133,14 +141,13 @@ class Encoder:
         )
 
     @cached_property
-    def _neighbours(self) -> frozenset[str]:
-        """Pairs of characters that stand side by side in some piece."""
-        pairs: set[str] = set()
+    def _neighbours(self) -> NDArray[np.uint64]:
+        """Pairs of characters that stand side by side in some piece, as :func:`_pairs` writes them, ascending."""
+        found = [np.zeros(0, np.uint64)]
         for piece in self.model.pieces:
             if piece.type in (PieceType.NORMAL, PieceType.USER_DEFINED, PieceType.UNUSED):
-                text = piece.text.replace(SPACE_SYMBOL, " ")
-                pairs.update(map("".join, pairwise(text)))
-        return frozenset(pairs)
+                found.append(_pairs(piece.text.replace(SPACE_SYMBOL, " ")))
+        return np.unique(np.concatenate(found))
 
     def _encode_documents(self, data: Bytes, offsets: Offsets) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Ids and token counts of the documents ``data[offsets[i]:offsets[i + 1]]``."""
@@ -171,13 +178,11 @@ class Encoder:
         at = _character_start(data, start + CHUNK_BYTES, end)
         limit = min(end, start + MAX_CHUNK_BYTES)
         while at < limit:
-            stop = _character_start(data, min(at + 4096, limit), end)
+            stop = _character_start(data, min(at + CUT_WINDOW, limit), end)
             window = data[at:stop].tobytes().decode()
-            passed = 0
-            for left, right in pairwise(window):
-                passed += len(left.encode())
-                if left + right not in self._neighbours:
-                    return at + passed
+            apart = np.flatnonzero(~_among(_pairs(window), self._neighbours))
+            if apart.size:
+                return at + len(window[: apart[0] + 1].encode())
             if stop >= limit:
                 return stop
             at = stop - len(window[-1].encode())
@@ -195,7 +200,7 @@ class Encoder:
             ids.append(batch_ids)
             counts.append(batch_counts)
             first = last
-        return np.concatenate(ids), np.concatenate(counts)
+        return _joined(ids), _joined(counts)
 
     def _spell_out(
         self, ids: NDArray[np.int32], counts: NDArray[np.int64], is_mark: NDArray[np.bool_]
@@ -231,30 +236,32 @@ class Encoder:
         return all(np.array_equal(one, other) for one, other in zip(given, wanted, strict=True))
 
 
-def _gigatoken_engine(model: bytes) -> Engine | None:
+def _fast_engine(model: bytes) -> Engine | None:
     """gigatoken's encoder of a SentencePiece BPE model, or None where it is missing or cannot read the model."""
     try:
-        import awkward
-        import gigatoken
+        from tokenizer.fast_engine import FastEngine
 
-        # It would take control tokens written out in a text for the tokens themselves, so it must not know of any.
-        config: dict[str, Any] = gigatoken.Tokenizer.from_sentencepiece(model)._hf_config()
-        config["added_tokens"] = []
-        tokenizer = gigatoken.Tokenizer.from_json(json.dumps(config, ensure_ascii=False))
+        return FastEngine(model)
     except Exception:  # an absent or incompatible release is no reason to stop: sentencepiece gives the same ids
         return None
 
-    def encode(data: Bytes, offsets: Offsets) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        contents = awkward.contents
-        characters = contents.NumpyArray(cast("Any", data), parameters={"__array__": "char"})
-        strings = contents.ListOffsetArray(
-            awkward.index.Index64(offsets), characters, parameters={"__array__": "string"}
-        )
-        rows: Any = tokenizer.encode_batch(awkward.Array(strings))
-        counts = np.asarray(awkward.num(rows), np.int64)
-        return np.asarray(awkward.flatten(rows)).astype(np.int32), counts
 
-    return encode
+def _pairs(text: str) -> NDArray[np.uint64]:
+    """Characters side by side, uint64[len(text) - 1]: the first in the upper half."""
+    characters = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
+    return characters[:-1] << np.uint64(32) | characters[1:]
+
+
+def _among(values: NDArray[np.uint64], ascending: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which values are there (``np.isin`` sorts and hashes first, which takes ten times as long)."""
+    if not ascending.size:
+        return np.zeros(values.size, np.bool_)
+    return ascending[np.minimum(np.searchsorted(ascending, values), ascending.size - 1)] == values
+
+
+def _joined(parts: list[NDArray[_Number]]) -> NDArray[_Number]:
+    """The parts one after the other; where only the last holds anything, that one as it is."""
+    return parts[-1] if len(parts) == 2 and not parts[0].size else np.concatenate(parts)
 
 
 def _last_words(error: RuntimeError) -> str:
