@@ -9,16 +9,16 @@ the logs, not in the manifest.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from lola_data.buffers import count_characters, string_buffer, string_chunks
 from lola_data.errors import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from lola_data.buffers import Text
 
 FORMAT = 1
 """Version of the manifest's layout."""
@@ -49,14 +49,24 @@ class Counts:
         return self
 
     @classmethod
-    def of(cls, text: pa.Array | pa.ChunkedArray, *, tokens: int = 0) -> Counts:
+    def of(cls, text: Text, *, tokens: int = 0) -> Counts:
         """Sizes of a string array of valid UTF-8 (nulls count as empty documents)."""
-        return cls(
-            documents=len(text),
-            characters=int(pc.sum(pc.utf8_length(text)).as_py() or 0),
-            bytes=int(pc.sum(pc.binary_length(text)).as_py() or 0),
-            tokens=tokens,
-        )
+        found = cls(documents=len(text), tokens=tokens)
+        for chunk in string_chunks(text):
+            data, offsets = string_buffer(chunk)
+            start, stop = int(offsets[0]), int(offsets[-1])
+            found.bytes += stop - start
+            found.characters += count_characters(data[start:stop])
+        return found
+
+    def to_json(self) -> dict[str, int]:
+        """A plain dict; ``Counts(**value)`` is its inverse."""
+        return {
+            "documents": self.documents,
+            "characters": self.characters,
+            "bytes": self.bytes,
+            "tokens": self.tokens,
+        }
 
 
 @dataclass(slots=True)
@@ -67,6 +77,10 @@ class OutputFile:
     """Relative to the work folder."""
     bytes: int
     rows: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict; ``OutputFile(**value)`` is its inverse."""
+        return {"path": self.path, "bytes": self.bytes, "rows": self.rows}
 
 
 @dataclass(slots=True)
@@ -121,7 +135,17 @@ class UnitReport:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
-        return asdict(self)
+        return {
+            "key": self.key,
+            "taken": {lang: counts.to_json() for lang, counts in self.taken.items()},
+            "given": {lang: counts.to_json() for lang, counts in self.given.items()},
+            "removed": {
+                lang: {reason: counts.to_json() for reason, counts in reasons.items()}
+                for lang, reasons in self.removed.items()
+            },
+            "files": [file.to_json() for file in self.files],
+            "extra": self.extra,
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> UnitReport:
@@ -196,22 +220,22 @@ def build_manifest(
         "fingerprint": fingerprint,
         "languages": {
             lang: {
-                "in": asdict(taken.get(lang, Counts())),
-                "out": asdict(given.get(lang, Counts())),
-                "removed": {reason: asdict(counts) for reason, counts in sorted(removed.get(lang, {}).items())},
+                "in": taken.get(lang, Counts()).to_json(),
+                "out": given.get(lang, Counts()).to_json(),
+                "removed": {reason: counts.to_json() for reason, counts in sorted(removed.get(lang, {}).items())},
                 **_relabelled(arrived[lang], departed[lang]),
             }
             for lang in languages
         },
         "totals": {
-            "in": asdict(_total(taken.values())),
-            "out": asdict(_total(given.values())),
+            "in": _total(taken.values()).to_json(),
+            "out": _total(given.values()).to_json(),
             "removed": {
-                reason: asdict(_total(reasons[reason] for reasons in removed.values() if reason in reasons))
+                reason: _total(reasons[reason] for reasons in removed.values() if reason in reasons).to_json()
                 for reason in sorted({reason for reasons in removed.values() for reason in reasons})
             },
         },
-        "files": [asdict(file) for file in sorted(files, key=lambda file: file.path)],
+        "files": [file.to_json() for file in sorted(files, key=lambda file: file.path)],
         **(extra or {}),
     }
 
@@ -219,7 +243,7 @@ def build_manifest(
 def _relabelled(arrived: Counts, departed: Counts) -> dict[str, Any]:
     """The keys of documents that changed their folder; none of a language without such."""
     both = {"relabelled_in": arrived, "relabelled_out": departed}
-    return {key: asdict(counts) for key, counts in both.items() if counts.documents}
+    return {key: counts.to_json() for key, counts in both.items() if counts.documents}
 
 
 def _total(counts: Iterable[Counts]) -> Counts:

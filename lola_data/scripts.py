@@ -97,14 +97,20 @@ def _dominant(
 ) -> None:
     counts = np.zeros(256, dtype=np.int64)
     han, hira, kana, bopo, hang, jpan, kore = east
+    # Of ASCII all letters are Latin. Elsewhere the next character most often has the script of the one before: the
+    # length of such a run is kept at hand.
+    latin = script_of[0x61]
     for row in range(offsets.size - 1):
         counts[:] = 0
+        letters, script, run = 0, np.uint8(0), 0
         at, end = offsets[row], offsets[row + 1]
         while at < end:
-            lead = data[at]
+            lead = data[np.uint64(at)]
             if lead < 0x80:
-                point, width = np.uint32(lead), 1
-            elif lead < 0xE0:
+                letters += script_of[lead] == latin
+                at += 1
+                continue
+            if lead < 0xE0:
                 point, width = np.uint32(lead & 0x1F), 2
             elif lead < 0xF0:
                 point, width = np.uint32(lead & 0x0F), 3
@@ -113,10 +119,15 @@ def _dominant(
             if at + width > end:
                 break
             for place in range(at + 1, at + width):
-                point = np.uint32(point << np.uint32(6) | np.uint32(data[place] & 0x3F))
+                point = np.uint32(point << np.uint32(6) | np.uint32(data[np.uint64(place)] & 0x3F))
             if point < script_of.size:
-                counts[script_of[point]] += 1
+                if script_of[point] != script:
+                    counts[script] += run
+                    script, run = script_of[point], 0
+                run += 1
             at += width
+        counts[script] += run
+        counts[latin] += letters
         counts[0] = 0
         kanas = counts[hira] + counts[kana]
         hangs = counts[hang]

@@ -4,13 +4,16 @@ A local file is written under a temporary name, flushed to disk and renamed; an 
 its upload is complete. A reader therefore never sees half a file, whenever the writer was killed.
 """
 
+# A run touches many small files, and a `Path` takes longer to make than most of what is done with it here.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH115, PTH116, PTH118, PTH122, PTH123
+
 from __future__ import annotations
 
 import errno
 import json
 import os
-import tempfile
-from contextlib import contextmanager
+import shutil
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TEMPORARY_SUFFIX = ".tmp"
+_BUFFER_BYTES = 2**16
 
 DISK_ERRORS = {
     errno.ENOSPC: "no space left on the device",
@@ -37,6 +41,11 @@ def is_remote(path: str) -> bool:
 def local_path(path: str) -> Path:
     """The local path of ``path`` (``file://`` is understood)."""
     return Path(path.removeprefix("file://"))
+
+
+def _local(path: str) -> str:
+    """:func:`local_path` as a string."""
+    return path.removeprefix("file://")
 
 
 def join(root: str, *parts: str) -> str:
@@ -83,7 +92,7 @@ def list_files(root: str, suffix: str) -> list[tuple[str, int]]:
             for name, info in filesystem.find(base, detail=True).items():
                 found.append((str(name)[len(base.rstrip("/")) + 1 :], int(info["size"])))
     else:
-        found = list(_walk(local_path(root), suffix))
+        found = list(_walk(_local(root), suffix))
     return sorted(
         (path, size)
         for path, size in found
@@ -91,43 +100,55 @@ def list_files(root: str, suffix: str) -> list[tuple[str, int]]:
     )
 
 
-def _walk(base: Path, suffix: str) -> Iterator[tuple[str, int]]:
-    real = {base: os.path.realpath(base)}
-    for folder, folders, names in os.walk(base, followlinks=True, onerror=_unlisted):
-        # Sorted, and without hidden ones, in place: that is what os.walk goes on with.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            inner = Path(folder) / name
-            real[inner] = os.path.realpath(inner)
-            if inner.is_symlink() and _encloses(real[inner], base, Path(folder), real):
-                raise ShardError(f"{shown(inner)}: a symbolic link to a folder that it lies in; remove the link")
-        for name in names:
-            if name.startswith("."):
+def _walk(base: str, suffix: str) -> Iterator[tuple[str, int]]:
+    left = [""]
+    while left:
+        inner = left.pop()
+        try:
+            with os.scandir(os.path.join(base, inner)) as listing:
+                entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            _unlisted(error)
+            continue
+        for entry in entries:
+            relative = f"{inner}{entry.name}"
+            if _is_folder(entry):
+                if entry.is_symlink() and _encloses(os.path.realpath(entry.path), base, inner):
+                    raise ShardError(
+                        f"{shown(entry.path)}: a symbolic link to a folder that it lies in; remove the link"
+                    )
+                left.append(f"{relative}/")
                 continue
-            path = Path(folder) / name
             try:
-                size = path.stat().st_size
+                size = entry.stat().st_size
             except OSError as error:
                 # A link without a suffix may stand for the folder of a language.
-                if path.is_symlink() and (name.endswith(suffix) or not path.suffix):
+                if entry.is_symlink() and (entry.name.endswith(suffix) or not os.path.splitext(entry.name)[1]):
                     raise ShardError(
-                        f"{shown(path)}: a symbolic link that leads nowhere ({shown(path.readlink())}: "
+                        f"{shown(entry.path)}: a symbolic link that leads nowhere ({shown(os.readlink(entry.path))}: "
                         f"{error.strerror}); bring back what it points to, or remove the link"
                     ) from error
-                if isinstance(error, FileNotFoundError) or path.is_symlink():
+                if isinstance(error, FileNotFoundError) or entry.is_symlink():
                     continue  # Renamed or deleted since it was listed, or a link that is none of ours.
                 raise
-            relative = path.relative_to(base).as_posix()
-            if name.endswith(suffix) and shown(relative) != relative:
-                raise ShardError(f"{shown(path)}: a file name that is not valid UTF-8; rename the file")
+            if entry.name.endswith(suffix) and shown(relative) != relative:
+                raise ShardError(f"{shown(entry.path)}: a file name that is not valid UTF-8; rename the file")
             yield relative, size
 
 
-def _encloses(target: str, base: Path, folder: Path, real: dict[Path, str]) -> bool:
-    """Whether a walk from ``base`` that has come to ``folder`` would come there again by way of ``target``."""
-    inner = folder.relative_to(base)
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _encloses(target: str, base: str, inner: str) -> bool:
+    """Whether a walk from ``base`` that has come to the folder ``inner`` would come there again through ``target``."""
     inside = target.rstrip("/") + "/"
-    return any(f"{real[base / step]}/".startswith(inside) for step in (inner, *inner.parents))
+    steps = inner.split("/")[:-1]
+    folders = (os.path.join(base, *steps[:depth]) for depth in range(len(steps) + 1))
+    return any(f"{os.path.realpath(folder)}/".startswith(inside) for folder in folders)
 
 
 def _unlisted(error: OSError) -> None:
@@ -148,7 +169,7 @@ def exists(path: str) -> bool:
     if is_remote(path):
         filesystem, base = filesystem_of(path)
         return bool(filesystem.exists(base))
-    return local_path(path).exists()
+    return os.path.exists(_local(path))
 
 
 def size(path: str) -> int:
@@ -156,7 +177,27 @@ def size(path: str) -> int:
     if is_remote(path):
         filesystem, base = filesystem_of(path)
         return int(filesystem.size(base))
-    return local_path(path).stat().st_size
+    return os.stat(_local(path)).st_size
+
+
+def version_of(path: str) -> tuple[int, int, int]:
+    """What changes when a local file is written anew: its inode, bytes and time of change. Raises OSError."""
+    found = os.stat(_local(path))
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def is_filled(path: str) -> bool:
+    """Whether a file is there and not empty."""
+    try:
+        return size(path) > 0
+    except FileNotFoundError:
+        return False
+
+
+def remove(path: str) -> None:
+    """Delete a local file, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(_local(path))
 
 
 @contextmanager
@@ -167,7 +208,7 @@ def open_input(path: str) -> Iterator[IO[bytes]]:
         with filesystem.open(base, "rb") as handle:
             yield handle
     else:
-        with local_path(path).open("rb") as handle:
+        with open(_local(path), "rb") as handle:
             yield handle
 
 
@@ -186,26 +227,62 @@ def atomic_output(path: str, *, durable: bool = True) -> Iterator[IO[bytes]]:
         with filesystem.transaction, filesystem.open(base, "wb") as handle:
             yield handle
         return
-    target = local_path(path)
-    temporary: Path | None = None
+    target = _local(path)
+    temporary: str | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Cut, so that every name that fits by itself fits with what is added to it here.
-        prefix = f".{os.fsdecode(os.fsencode(target.name)[:200])}."
-        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=TEMPORARY_SUFFIX, dir=target.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as handle:
+        temporary, descriptor = _open_temporary(target)
+        with os.fdopen(descriptor, "wb", buffering=_BUFFER_BYTES) as handle:
             yield handle
             handle.flush()
             if durable:
-                os.fsync(handle.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
+                os.fsync(descriptor)
+            if os.fstat(descriptor).st_mode & 0o777 != 0o644:
+                os.fchmod(descriptor, 0o644)
+        os.replace(temporary, target)
+        temporary = None
     except OSError as error:
         raise disk_error(target, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
+
+
+def _open_temporary(target: str) -> tuple[str, int]:
+    """A new file beside ``target``, whose folder is made if need be: its path and descriptor."""
+    folder, name = os.path.split(target)
+    # Cut, so that every name that fits by itself fits with what is added to it here.
+    start = os.fsdecode(os.fsencode(name)[:200])
+    temporary = os.path.join(folder, f".{start}.{os.urandom(8).hex()}{TEMPORARY_SUFFIX}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return temporary, os.open(temporary, flags, 0o644)
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        return temporary, os.open(temporary, flags, 0o644)
+
+
+def copy(source: str, target: str) -> None:
+    """Copy a file; the copy appears whole or not at all.
+
+    The kernel copies, where it can without a byte being touched: on XFS, Btrfs and the like the two share their blocks
+    until one of them is written to. A hard link would not do, for what is written into the one would be in the other.
+    """
+    with open_input(source) as read, atomic_output(target, durable=False) as written:
+        if is_remote(source) or is_remote(target) or not _copy_in_kernel(read.fileno(), written.fileno()):
+            shutil.copyfileobj(read, written, 2**20)
+
+
+def _copy_in_kernel(source: int, target: int) -> bool:
+    """Copy all of an open file to another; False, and nothing done, if that needs a loop of reads and writes."""
+    copied = False
+    try:
+        while os.copy_file_range(source, target, 2**30):
+            copied = True
+    except OSError as error:
+        if copied or error.errno in DISK_ERRORS:
+            raise
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -107,16 +107,23 @@ def index_bytes(lengths: ArrayLike, dtype: DTypeLike) -> bytes:
 class TokenShardWriter:
     """Write one shard, as a context manager; it appears whole when the block ends, or not at all.
 
-    Both files are written under temporary names, synced, and renamed, the index last. Leaving the block by an exception
-    removes what was written. ``documents``, ``tokens`` and, after the block, ``digests`` say what was written.
+    Both files are written under temporary names and renamed, the index last. Leaving the block by an exception removes
+    what was written. ``documents``, ``tokens`` and, after the block, ``digests`` say what was written.
+
+    Args:
+        prefix: path without ``.bin`` or ``.idx``.
+        dtype: of the ids.
+        durable: outlive a loss of power too: the block then ends when the disk has the files. A stage need not wait,
+            for it compares their sizes with its records when it is run again.
 
     Raises:
         ShardError: ids that do not fit ``dtype``, lengths that do not add up, or a disk that cannot be written to.
     """
 
-    def __init__(self, prefix: str | os.PathLike[str], dtype: DTypeLike) -> None:
+    def __init__(self, prefix: str | os.PathLike[str], dtype: DTypeLike, *, durable: bool = True) -> None:
         self.prefix = Path(prefix)
         self.dtype = _known_dtype(dtype)
+        self.durable = durable
         self.documents = 0
         self.tokens = 0
         self.digests: dict[str, str] = {}
@@ -180,21 +187,28 @@ class TokenShardWriter:
             self._discard(stream)
             return
         try:
-            _sync_and_close(stream)
+            self._close(stream)
             lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int32)
             index = index_bytes(lengths, self.dtype)
             with self._idx_tmp.open("wb") as idx:
                 idx.write(index)
-                _sync_and_close(idx)
+                self._close(idx)
             # An index left from an earlier shard must never stand beside the new ids, not even for a moment.
             idx_path(self.prefix).unlink(missing_ok=True)
             self._bin_tmp.replace(bin_path(self.prefix))
             self._idx_tmp.replace(idx_path(self.prefix))
-            sync_folder(self.prefix.parent)
+            if self.durable:
+                sync_folder(self.prefix.parent)
         except OSError as failure:
             self._discard(stream)
             raise _cannot_write(bin_path(self.prefix), failure) from failure
         self.digests = {"bin": self._sha.hexdigest(), "idx": hashlib.sha256(index).hexdigest()}
+
+    def _close(self, stream: BinaryIO) -> None:
+        stream.flush()
+        if self.durable:
+            os.fsync(stream.fileno())
+        stream.close()
 
     def _discard(self, stream: BinaryIO) -> None:
         # Closing writes what is still in the buffer, and a full disk has no room for it.
@@ -338,9 +352,3 @@ def _cannot_write(path: Path, error: OSError) -> ShardError:
     return ShardError(
         f"{path}: cannot be written: {error.strerror or error}; free space or fix permissions and run again"
     )
-
-
-def _sync_and_close(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-    stream.close()

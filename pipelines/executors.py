@@ -44,21 +44,45 @@ def _leave_with_parent(parent: Any) -> None:
 
 
 class _TaskLog:
-    """A log that goes without the lines a full disk has no room for: the records and the driver tell the failure."""
+    """Where a task's log lines go: to one file after the other.
 
-    def __init__(self, handle: Any) -> None:
+    It goes without the lines a full disk has no room for: the records and the driver tell the failure. A process needs
+    one alone, for loguru takes longer to add a sink than a small phase takes.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._handlers = ""
+
+    def open(self, handle: Any) -> None:
+        """Send what is logged from now on to ``handle``."""
         self._handle = handle
+
+    def take_over(self) -> None:
+        """See to it that what is logged goes here and nowhere else."""
+        if repr(logger) != self._handlers:
+            logger.remove()
+            line = "{time:YYYY-MM-DD HH:mm:ss} | {level: <8} | {message}"
+            # `diagnose` would write the values of variables into tracebacks, and a token of the hub may be among them.
+            logger.add(self, colorize=False, level="DEBUG", format=line, diagnose=False)
+            self._handlers = repr(logger)
 
     def write(self, message: str) -> None:
         """Append a line."""
-        with suppress(OSError):
-            self._handle.write(message)
-            self._handle.flush()
+        if self._handle is not None:
+            with suppress(OSError):
+                self._handle.write(message)
+                self._handle.flush()
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(OSError):
-            self._handle.close()
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            with suppress(OSError):
+                handle.close()
+
+
+_TASK_LOG = _TaskLog()
 
 
 def _log_to_files_only() -> None:
@@ -67,17 +91,13 @@ def _log_to_files_only() -> None:
     import datatrove.utils.logging as logging
 
     def add_file_logger(logging_dir: Any, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
-        logger.remove()
         # A message names files and languages in all scripts, whatever the locale.
-        handle = _TaskLog(logging_dir.open(f"logs/task_{rank:05d}.log", "w", encoding="utf-8"))
-        line = "{time:YYYY-MM-DD HH:mm:ss} | {level: <8} | {message}"
-        # `diagnose` would write the values of variables into tracebacks, and a token of the hub may be among them.
-        logger.add(handle, colorize=False, level="DEBUG", format=line, diagnose=False)
-        return handle
+        _TASK_LOG.open(logging_dir.open(f"logs/task_{rank:05d}.log", "w", encoding="utf-8"))
+        return _TASK_LOG
 
-    logger.remove()
+    _TASK_LOG.take_over()
     base.add_task_logger = add_file_logger
-    logging.setup_default_logger = logger.remove
+    logging.setup_default_logger = lambda: None
 
 
 def _start_fork_server() -> None:

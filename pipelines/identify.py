@@ -114,11 +114,11 @@ class IdentifyStep(TreeStep):
                 )
             if action == "drop":
                 reasons[mask & (reasons == None)] = reason  # noqa: E711 (element by element)
-        passed = pa.array(reasons == None)  # noqa: E711
-        blank = is_blank(rows["text"].filter(passed))
+        passed = reasons == None  # noqa: E711 (element by element)
+        blank = is_blank(_chosen(rows, passed)["text"])
         reasons[np.flatnonzero(passed)[blank]] = EMPTY
         column = pa.array(reasons, pa.string())
-        return rows.filter(pc.is_null(column)), column
+        return _chosen(rows, reasons == None), column  # noqa: E711
 
     def _identify(self, rows: pa.RecordBatch, work: Unit, outputs: _Outputs) -> None:
         lang, score = self.identifier.identify(rows["text"])
@@ -140,6 +140,11 @@ class IdentifyStep(TreeStep):
 def moved_name(work: Unit) -> str:
     """File name, without suffix, of the rows of a unit in the folder of another language."""
     return f"{work.name}.from-{work.lang}"
+
+
+def _chosen(rows: pa.RecordBatch, mask: Mask) -> pa.RecordBatch:
+    """The rows where ``mask`` is set; a batch of which all are wanted is not copied."""
+    return rows if mask.all() else rows.filter(pa.array(mask))
 
 
 def add_ids(batch: pa.RecordBatch, work: Unit, *, first_row: int) -> pa.RecordBatch:
@@ -184,16 +189,17 @@ class _Outputs:
     def give(self, rows: pa.RecordBatch, folder: pa.Array) -> None:
         """Write rows to their folders; null: to none."""
         for lang in pc.unique(folder).drop_null().to_pylist():
-            chosen = rows.filter(pc.equal(folder, lang))
+            here = pc.fill_null(pc.equal(folder, lang), False)
+            chosen = _chosen(rows, here.to_numpy(zero_copy_only=False))
             name = self.work.name if lang == self.work.lang else moved_name(self.work)
             self._writer(storage.join(TREES[STAGE], lang, f"{name}.parquet"), IDENTIFIED).write(chosen)
             self.report.give(lang, Counts.of(chosen["text"]))
 
     def remove(self, rows: pa.RecordBatch, reason: pa.Array) -> None:
         """Count and write the rows that have a reason. Columns of REMOVED that are not there read as null."""
-        chosen = rows.filter(pc.is_valid(reason))
-        if not chosen.num_rows:
+        if reason.null_count == len(reason):
             return
+        chosen = rows.filter(pc.is_valid(reason))
         reason = reason.drop_null()
         for value in pc.unique(reason).to_pylist():
             self.report.remove(self.work.lang, value, Counts.of(chosen["text"].filter(pc.equal(reason, value))))

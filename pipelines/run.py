@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WHOLE = "stage"
 """In the place of a phase: a failure of the stage as a whole."""
-FORMAT = 2
+FORMAT = 3
 """Raised when a stage's output changes for the same recipe, so that old trees are not mixed with new ones."""
 
 

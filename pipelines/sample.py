@@ -4,6 +4,9 @@
 2. ``choice``, a language at a time: the budget of the language, from the sizes of all, and what that means for its
    documents: the hash below which they are taken, or how many of the first of each unit.
 3. ``filter``, a unit at a time: writes the rows that are taken. The others are counted, not written.
+
+A shard of which all is taken, and which the stage dedup of the same work folder has written, is not read: its counts
+are in dedup's record, and the file is copied as it is.
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ from lola_data import storage
 from lola_data.errors import ShardError
 from lola_data.layout import TREES
 from lola_data.manifest import Counts, OutputFile, UnitReport
-from lola_data.sampling import SamplingPlan, chosen, first_of_each, hash_bound, plan
+from lola_data.sampling import EVERYTHING, SamplingPlan, chosen, first_of_each, hash_bound, plan
 from lola_data.schemas import DEDUPED
 from lola_data.shards import ShardWriter, open_parquet, read_batches
 from lola_data.unit_hash import unit_hash
 from pipelines.progress import say
 from pipelines.stage import LanguageWork, ShardStep, Stage, TreeStep
+from pipelines.state import StageState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +52,9 @@ SHOWN = 12
 DOCUMENT_BYTES = 16
 """Of a document in a file of sizes, uncompressed."""
 
+DEDUP, DEDUP_PHASE = "dedup", "filter"
+"""The stage that writes the input tree, and its phase that does."""
+
 SIZES = pa.schema([pa.field("hash", pa.uint64()), pa.field("size", pa.int64())])
 
 
@@ -64,6 +71,10 @@ class SizesStep(TreeStep):
     def process(self, work: Unit) -> UnitReport:
         """Write the hashes and sizes of one unit."""
         report = UnitReport(work.key)
+        known = known_counts(self.layout, work) if self.section.method == "all" else None
+        if known is not None and self.section.unit != "tokens":
+            self._note(report, work, known.documents, known.bytes if self.section.unit == "bytes" else known.documents)
+            return report
         relative = storage.join("scratch", STAGE, "sizes", work.lang, f"{work.name}.parquet")
         columns = ["id"] if self.section.unit == "documents" else ["id", "text"]
         documents, units = 0, 0
@@ -74,12 +85,32 @@ class SizesStep(TreeStep):
                 writer.write(pa.RecordBatch.from_arrays([pa.array(hashes), pa.array(sizes)], schema=SIZES))
                 documents += batch.num_rows
                 units += int(sizes.sum())
+        self._note(report, work, documents, units)
+        report.files.append(OutputFile(relative, storage.size(writer.path), writer.rows))
+        return report
+
+    @staticmethod
+    def _note(report: UnitReport, work: Unit, documents: int, units: int) -> None:
         counts = Counts(documents=documents)
         report.take(work.lang, counts)
         report.give(work.lang, counts)
         report.extra["units"] = units
-        report.files.append(OutputFile(relative, storage.size(writer.path), writer.rows))
-        return report
+
+
+def known_counts(layout: Layout, work: Unit) -> Counts | None:
+    """Sizes of a unit that is a whole file written by the stage dedup of this work folder; None if it is not that."""
+    if DEDUP in layout.trees:
+        return None
+    report = StageState(layout, DEDUP).report(DEDUP_PHASE, f"{work.lang}/{work.shard}")
+    if report is None:
+        return None
+    counts = report.given.get(work.lang, Counts())
+    written = OutputFile(
+        storage.join(TREES[DEDUP], work.path),
+        storage.size(storage.join(layout.tree(DEDUP), work.path)),
+        counts.documents,
+    )
+    return counts if written in report.files and work.rows == counts.documents else None
 
 
 def sizes_of(batch: pa.RecordBatch, section: SampleSection) -> npt.NDArray[np.int64]:
@@ -173,6 +204,8 @@ class ChoiceStep(ShardStep):
         if self.section.method == "lola-v1":
             first = first_of_each([count for _, count in names], budget)
             choice: dict[str, Any] = {"first": {name: count for (name, _), count in zip(names, first, strict=True)}}
+        elif self.section.method == "all":
+            choice = {"below": str(EVERYTHING)}
         else:
             # As text: JSON readers may take a number for a float, and 64 bits do not fit one.
             choice = {"below": str(hash_bound(lambda: self._read_sizes(work.lang, names), budget))}
@@ -222,6 +255,14 @@ class FilterStep(TreeStep):
         choice = storage.read_json(storage.join(self.layout.workdir, _choice_path(work.lang)))
         report = UnitReport(work.key)
         relative = storage.join(TREES[STAGE], work.lang, f"{work.name}.parquet")
+        known = known_counts(self.layout, work) if _takes_all(choice, work) else None
+        if known is not None:
+            path = storage.join(self.layout.workdir, relative)
+            storage.copy(storage.join(self.input_tree, work.path), path)
+            report.take(work.lang, known)
+            report.give(work.lang, known)
+            report.files.append(OutputFile(relative, storage.size(path), work.rows))
+            return report
         writer: ShardWriter | None = None
         row = 0
         with ExitStack() as stack:
@@ -246,6 +287,12 @@ class FilterStep(TreeStep):
             return np.arange(row, row + batch.num_rows) < choice["first"][work.name]
         hashes = document_hashes(batch["id"], self.seed, storage.join(self.input_tree, work.path))
         return chosen(hashes, int(choice["below"]))
+
+
+def _takes_all(choice: dict[str, Any], work: Unit) -> bool:
+    if "first" in choice:
+        return choice["first"][work.name] >= work.rows
+    return int(choice["below"]) >= EVERYTHING
 
 
 def _difference(came: Counts, went: Counts) -> Counts:

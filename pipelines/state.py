@@ -102,7 +102,7 @@ class StageState:
     def plan(self, phase: str) -> list[dict[str, Any]] | None:
         """The recorded plan of a phase."""
         path = self._path(phase, "plan.json")
-        return storage.read_json(path) if storage.exists(path) and storage.size(path) else None
+        return storage.read_json(path) if storage.is_filled(path) else None
 
     def write_plan(self, phase: str, plan: list[dict[str, Any]]) -> None:
         """Record the plan of a phase."""
@@ -114,23 +114,27 @@ class StageState:
 
     def is_done(self, phase: str, key: str) -> bool:
         """Whether a unit is finished."""
-        path = self._path(phase, "done", _file(key))
-        return storage.exists(path) and storage.size(path) > 0
+        return storage.is_filled(self._path(phase, "done", _file(key)))
 
     def mark_done(self, phase: str, report: UnitReport) -> None:
         """Record a finished unit; an earlier failure of it is forgotten."""
         storage.write_record(self._path(phase, "done", _file(report.key)), report.to_json())
         if not storage.is_remote(self.layout.workdir):
-            storage.local_path(self._path(phase, "failed", _file(report.key))).unlink(missing_ok=True)
+            storage.remove(self._path(phase, "failed", _file(report.key)))
 
     def forget_completion(self) -> None:
         """Forget that the stage is finished; its units stay so."""
-        storage.local_path(self._path("complete.json")).unlink(missing_ok=True)
+        storage.remove(self._path("complete.json"))
 
     def forget(self, phase: str, key: str) -> None:
         """Forget that a unit, and so the stage, is finished."""
         self.forget_completion()
-        storage.local_path(self._path(phase, "done", _file(key))).unlink(missing_ok=True)
+        storage.remove(self._path(phase, "done", _file(key)))
+
+    def report(self, phase: str, key: str) -> UnitReport | None:
+        """The report of a unit, if it is finished."""
+        path = self._path(phase, "done", _file(key))
+        return UnitReport.from_json(storage.read_json(path)) if storage.is_filled(path) else None
 
     def reports(self, phase: str) -> list[UnitReport]:
         """Reports of all finished units, by key."""

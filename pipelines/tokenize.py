@@ -152,7 +152,7 @@ class TokenizeStep(ShardStep):
                     if split not in writers:
                         writer = SplitWriter(self.layout.tree(STAGE), split, work.key, encoder)
                         writers[split] = stack.enter_context(writer)
-                    counts = writers[split].write(batch.filter(pa.array(chosen)))
+                    counts = writers[split].write(batch if chosen.all() else batch.filter(pa.array(chosen)))
                     report.give(work.lang, counts)
         for split, writer in sorted(writers.items()):
             report.files += writer.files
@@ -194,14 +194,15 @@ class SplitWriter:
             opening.callback(self._note_files, folder)
             prefix = folder / self._name
             # The ids are closed before the index of the shard appears, and with it the shard.
-            self._tokens = opening.enter_context(TokenShardWriter(prefix, token_dtype(self._encoder.vocab_size)))
+            dtype = token_dtype(self._encoder.vocab_size)
+            self._tokens = opening.enter_context(TokenShardWriter(prefix, dtype, durable=False))
             self._ids = opening.enter_context(ShardWriter(f"{prefix}.ids.parquet", IDS))
             self._stack = opening.pop_all()
         return self
 
     def write(self, batch: pa.RecordBatch) -> Counts:
-        """Encode and add documents (columns ``id`` and ``text``); returns their sizes."""
-        ids, lengths = self._encoder.encode(batch["text"])
+        """Encode and add documents (columns ``id`` and ``text``, valid UTF-8); returns their sizes."""
+        ids, lengths = self._encoder.encode(batch["text"], checked=True)
         ids = np.insert(ids, np.cumsum(lengths), self._encoder.eod_id)
         lengths = lengths + 1
         self._tokens.add_documents(ids, lengths)

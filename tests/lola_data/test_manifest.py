@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from lola_data.errors import StageError
-from lola_data.manifest import Counts, UnitReport, build_manifest
+from lola_data.manifest import Counts, OutputFile, UnitReport, build_manifest
 
 
 def counts(documents: int) -> Counts:
@@ -77,3 +79,21 @@ def test_rows_that_do_not_balance_are_refused() -> None:
     report.take("de", counts(1))
     with pytest.raises(StageError, match="1 unaccounted for"):
         build_manifest("identify", [report], fingerprint={})
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_sizes_of_texts_are_python_s(kind: pa.DataType) -> None:
+    texts = ["", "plain", "Würde", "汉字", "👩‍👧\0", None, "e\u0301" * 200_000, "\U0010ffff"]
+    column = pa.array(texts, kind)
+    found = Counts.of(pa.chunked_array([column.slice(1, 4), column.slice(5)]), tokens=3)
+    shown = [text or "" for text in texts[1:]]
+    assert found == Counts(7, sum(map(len, shown)), sum(len(text.encode()) for text in shown), 3)
+    assert Counts.of(column.slice(0, 0)) == Counts()
+    assert Counts(**found.to_json()) == found
+
+
+def test_a_report_survives_json() -> None:
+    report = report_of("als/a", "als", {"als": 9, "de": 56}, {"empty": 11})
+    report.files.append(OutputFile("identified/als/a.parquet", 123, 9))
+    report.extra = {"recall": {"planted": 3}}
+    assert UnitReport.from_json(json.loads(json.dumps(report.to_json()))) == report

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lola_data.languages import LANGUAGES
-from lola_data.scripts import dominant_script, script_table, writes
+from lola_data.scripts import NO_LETTERS, dominant_script, script_table, writes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,3 +169,15 @@ def test_every_language_can_be_seen() -> None:
     """No language is written only in scripts that the detector never gives."""
     codes = set(script_table().codes) - {"Hira", "Kana", "Hang", "Bopo"}
     assert all(any(writes(code, script) for script in codes) for code in LANGUAGES)
+
+
+def test_of_ascii_the_letters_and_they_alone_are_of_a_script() -> None:
+    """The counting takes a Latin letter for the only kind of letter among the first 128 characters."""
+    table = script_table()
+    found = {chr(point): table.codes[table.of[point]] for point in range(128)}
+    assert found == {character: "Latn" if character.isalpha() else NO_LETTERS for character in found}
+
+
+def test_runs_of_scripts_are_all_counted() -> None:
+    """By hand: 3 Greek letters in three runs, 2 Cyrillic, 2 Latin; then one Latin more than Greek."""
+    assert dominant_script(pa.array(["αж aβжbγ", "αж aβжbγcd"])).to_pylist() == ["Grek", "Latn"]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lola_data.errors import ShardError, StageError
-from lola_data.schemas import IDENTIFIED, RAW
+from lola_data.schemas import DEDUPED, IDENTIFIED, RAW
 from lola_data.shards import ShardWriter, Unit, plan_units, read_batches
 
 if TYPE_CHECKING:
@@ -210,3 +210,29 @@ def test_units_survive_json() -> None:
     unit = Unit("de", "de/a.parquet", "a-00001", 2, 4, 200, 150, 12345)
     assert Unit(**unit.to_json()) == unit
     assert (unit.key, unit.shard) == ("de/a-00001", "a")
+
+
+def test_long_strings_are_compressed_and_codes_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "de" / "a.parquet"
+    rows = [
+        {"id": f"de/a/{row}", "text": "x" * 999, "lang": "de", "lang_score": row / 7, "cluster_size": 1}
+        for row in range(500)
+    ]
+    with ShardWriter(str(path), DEDUPED) as writer:
+        writer.write(pa.RecordBatch.from_pylist(rows, schema=DEDUPED))
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+    zstd = {"id", "text", "timestamp", "url", "source"}
+    assert {name: column.compression for name, column in columns.items()} == {
+        name: "ZSTD" if name in zstd else "UNCOMPRESSED" for name in DEDUPED.names
+    }
+    # Five hundred times the number 1 takes no more than the page headers do.
+    assert columns["cluster_size"].total_compressed_size < 100
+    assert pq.read_table(path).to_pylist() == pa.Table.from_pylist(rows, schema=DEDUPED).to_pylist()
+
+
+def test_a_plan_sees_that_a_shard_was_written_anew(tmp_path: Path) -> None:
+    for rows in (3, 5):
+        with ShardWriter(str(tmp_path / "de" / "a.parquet"), RAW) as writer:
+            writer.write(pa.RecordBatch.from_pylist([{"text": "x"}] * rows, schema=RAW))
+        assert [unit.rows for unit in plan_units(str(tmp_path))] == [rows]

@@ -48,6 +48,47 @@ def test_other_errors_are_not_dressed_up(tmp_path: Path) -> None:
     assert not isinstance(caught.value, ShardError)
 
 
+@pytest.mark.parametrize("failing", [None, errno.EXDEV, errno.EOPNOTSUPP])
+def test_a_copy_has_all_bytes_whoever_copies(
+    tmp_path: Path, failing: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(range(256)) * 20_000
+    source, target = tmp_path / "source", tmp_path / "deep" / "target"
+    source.write_bytes(content)
+    if failing is not None:
+        monkeypatch.setattr(os, "copy_file_range", lambda *_: (_ for _ in ()).throw(OSError(failing, "no")))
+    storage.copy(str(source), str(target))
+    assert target.read_bytes() == content
+    source.write_bytes(b"")
+    assert target.read_bytes() == content
+    assert os.listdir(target.parent) == ["target"]
+
+
+def test_a_copy_for_which_there_is_no_room_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"x" * 1000)
+
+    def fill(read: int, write: int, count: int) -> int:
+        if os.lseek(write, 0, os.SEEK_END):
+            raise OSError(errno.ENOSPC, "no space left")
+        return os.write(write, os.read(read, 100))
+
+    monkeypatch.setattr(os, "copy_file_range", fill)
+    with pytest.raises(ShardError, match="no space left on the device"):
+        storage.copy(str(source), str(target))
+    assert os.listdir(tmp_path) == ["source"]
+
+
+def test_a_file_is_readable_for_all_whatever_the_mask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with storage.atomic_output(str(tmp_path / "file")):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
 def test_listing_is_sorted_and_passes_over_hidden_and_temporary_files(tmp_path: Path) -> None:
     for name in ("b/2.parquet", "a/1.parquet", ".hidden/3.parquet", "a/.4.parquet.x.tmp", "a/.5.parquet", "a/6.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -292,3 +292,14 @@ def test_an_empty_shard(tmp_path: Path) -> None:
     write(tmp_path / "x", [])
     shard = TokenShard(tmp_path / "x")
     assert (shard.num_documents, shard.num_tokens, shard.tokens.size) == (0, 0, 0)
+
+
+def test_a_shard_that_need_not_last_has_the_same_bytes_and_waits_for_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "x", [[1, 2], [], [3]])
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waited for the disk"))
+    with TokenShardWriter(tmp_path / "y", np.uint16, durable=False) as writer:
+        writer.add_documents(np.array([1, 2, 3]), np.array([2, 0, 1]))
+    for kind in ("bin", "idx"):
+        assert (tmp_path / f"y.{kind}").read_bytes() == (tmp_path / f"x.{kind}").read_bytes()

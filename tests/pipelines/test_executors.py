@@ -6,8 +6,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from datatrove.utils.logging import logger
+
+from pipelines.executors import _TaskLog
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 INTERRUPTED = """
 import os, signal, sys
@@ -43,3 +49,25 @@ def test_ctrl_c_reaches_the_driver_alone(tmp_path: Path) -> None:
     program.write_text(INTERRUPTED)
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120, check=False)
     assert (done.stdout, done.stderr) == ("7\nthe driver hears it\n", "")
+
+
+def test_log_lines_go_to_the_file_of_their_phase_and_nowhere_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = _TaskLog()
+    try:
+        for name in ("one", "two", "three"):
+            if name == "three":  # another program's logging in between
+                logger.remove()
+                logger.add(sys.stderr)
+            log.take_over()
+            log.open((tmp_path / name).open("w", encoding="utf-8"))
+            logger.info(f"Würde {name}")
+            log.close()
+            logger.info("after its end")
+    finally:
+        logger.remove()
+    for name in ("one", "two", "three"):
+        (line,) = (tmp_path / name).read_text(encoding="utf-8").splitlines()
+        assert line.endswith(f" | INFO     | Würde {name}")
+    assert capsys.readouterr() == ("", "")
