@@ -34,7 +34,7 @@ NAMES = [*MODULES, *SECTIONS]
 @click.option(
     "--runs", default=LEAST_ROUNDS, show_default=True, type=click.IntRange(1), help="Rounds of each contender."
 )
-@click.option("--megabytes", default=24.0, show_default=True, type=click.FloatRange(1), help="Text of the corpus.")
+@click.option("--megabytes", default=32.0, show_default=True, type=click.FloatRange(1), help="Text of the corpus.")
 @click.option("--languages", default=32, show_default=True, type=click.IntRange(1), help="Languages of the corpus.")
 @click.option(
     "--data",

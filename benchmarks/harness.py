@@ -217,11 +217,10 @@ def run_stage(
                 continue
             row.runs.append(run)
             say(f"{stage.name}: round {number + 1} of {rounds}: {row.name}: {corpus.bytes / 1e6 / run.wall:.2f} MB/s")
-            # The first round's results are compared, those of the others only timed.
+            # The first round's results are compared, those of the others only timed. All are deleted at the end: a file
+            # system may be slow to make files just after many were deleted.
             if number == 0:
                 outputs[row.name] = out
-            else:
-                shutil.rmtree(out, ignore_errors=True)
     ours = rows[0]
     for row in rows:
         if row.status == "measured" and ours.status == "measured":

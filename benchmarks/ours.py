@@ -48,5 +48,5 @@ def warm(out: Path, names: list[str], *, raw: Path, trees: dict[str, str], recip
     (small / shard.parent.name).mkdir(parents=True)
     shutil.copy(shard, small / shard.parent.name / shard.name)
     first = min(trees, key=lambda stage: stage == "tokenizer")
+    # Left where it is: a file system may be slow to make files just after many were deleted.
     stages(work / "run", names, trees={**trees, first: str(small)}, recipe=recipe)()
-    shutil.rmtree(work)
