@@ -20,6 +20,7 @@ from benchmarks.stages import MODULES, load_stage
 from lola_data.errors import LolaError
 
 if TYPE_CHECKING:
+    from benchmarks.corpus import Corpus
     from benchmarks.harness import Row
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -87,11 +88,16 @@ def main(
     machine = this_machine()
     if not machine.idle:
         _say(f"the load is {machine.load}: other work shares the cores, and the figures will show it")
-    try:
-        corpus = ensure(workdir.resolve(), megabytes=megabytes, languages=languages, data=data)
-    except LolaError as error:
-        raise click.ClickException(str(error)) from error
-    _say(f"corpus: {report.corpus_line(corpus)}")
+
+    def corpus_of(times: int) -> Corpus:
+        try:
+            made = ensure(workdir.resolve(), megabytes=megabytes * times, languages=languages, data=data)
+        except LolaError as error:
+            raise click.ClickException(str(error)) from error
+        _say(f"corpus: {report.corpus_line(made)}")
+        return made
+
+    corpus = corpus_of(1)
     # Sections come last, for they take up what was measured of the stages.
     names = [name for name in NAMES if not stages or name in stages]
     if results is None and runs >= LEAST_ROUNDS:
@@ -118,14 +124,16 @@ def main(
         else:
             stage = load_stage(name)
             packages = versions(stage.versions)
-            rows = run_stage(stage, corpus, workdir.resolve(), rounds=runs, say=_say)
-            measured[name] = rows
+            own = corpus if stage.times == 1 else corpus_of(stage.times)
+            rows = run_stage(stage, own, workdir.resolve(), rounds=runs, say=_say)
+            if own is corpus:
+                measured[name] = rows
             sound &= rows[0].status == "measured"
             sound &= all(agreement.holds is not False for row in rows for agreement in row.agreements)
-            told[name] = {"rows": report.to_json(rows, corpus.bytes), "versions": packages}
-            text = report.section(stage, rows, corpus, machine, packages, command)
+            told[name] = {"rows": report.to_json(rows, own.bytes), "versions": packages}
+            text = report.section(stage, rows, own, machine, packages, command)
             if not as_json:
-                report.show(f"{name}: {stage.title}", rows, corpus.bytes)
+                report.show(f"{name}: {stage.title}", rows, own.bytes)
         if results is not None:
             report.update(results, name, text, NAMES)
     if results is None:

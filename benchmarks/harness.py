@@ -107,6 +107,7 @@ class Stage:
         agree: compares the outputs (contender's name -> its folder; those that failed are missing).
         prepare: makes what the contenders read beside the corpus, below ``corpus.inputs``; keeps what is there.
         versions: distributions whose versions are told, beside those of the harness.
+        times: it is measured on so many times the text that is asked for.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Stage:
     agree: Callable[[Corpus, Mapping[str, Path]], Sequence[Agreement]]
     prepare: Callable[[Corpus], None] | None = None
     versions: tuple[str, ...] = ()
+    times: int = 1
 
 
 @dataclass(frozen=True)

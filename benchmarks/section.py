@@ -36,7 +36,7 @@ class Bench:
         work: a folder of the section's own; what it leaves there is deleted.
         rounds: of the stages.
         say: tells the user how far it is.
-        measured: rows of the stages that this run has measured already.
+        measured: rows of the stages that this run has measured already on that corpus.
     """
 
     corpus: Corpus

@@ -143,4 +143,5 @@ STAGE = Stage(
     agree=agree,
     prepare=prepare,
     versions=("datatrove", "fasttext-numpy2-wheel", "sentencepiece", "gigatoken", "tokenizers", "regex", "xxhash"),
+    times=2,
 )

@@ -151,4 +151,5 @@ STAGE = Stage(
     agree=agree,
     prepare=prepare,
     versions=("datatrove", "sentencepiece", "gigatoken", "tokenizers"),
+    times=2,
 )
