@@ -17,6 +17,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from lola_data.union_find import find_root, join
+
 Indices: TypeAlias = npt.NDArray[np.int64]
 Keys: TypeAlias = npt.NDArray[np.uint64]
 BandKeys: TypeAlias = Callable[[int], Keys]
@@ -80,34 +82,16 @@ def first_equal(keys: Keys, among: Indices) -> Indices:
 
 
 @numba.njit(cache=True, nogil=True)
-def _root(parent, item):
-    while parent[item] != item:
-        parent[item] = parent[parent[item]]
-        item = parent[item]
-    return item
-
-
-@numba.njit(cache=True, nogil=True)
-def _join(parent, one, other):
-    """The smaller root becomes the root of both: a component is named by its first document."""
-    one, other = _root(parent, one), _root(parent, other)
-    if one < other:
-        parent[other] = one
-    elif other < one:
-        parent[one] = other
-
-
-@numba.njit(cache=True, nogil=True)
 def _join_first(parent, first):
     for item in range(first.size):
         if first[item] >= 0 and first[item] != item:
-            _join(parent, first[item], item)
+            join(parent, first[item], item)
 
 
 @numba.njit(cache=True, nogil=True)
 def _flatten(parent):
     for item in range(parent.size):
-        parent[item] = _root(parent, item)
+        parent[item] = find_root(parent, item)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -130,7 +114,7 @@ def _join_buckets(parent, keys, order, nodes, members, bucket, first_bucket):
                 members[member_count] = nodes[order[place]]
                 bucket[member_count] = first_bucket + bucket_count
                 member_count += 1
-                _join(parent, nodes[order[start]], nodes[order[place]])
+                join(parent, nodes[order[start]], nodes[order[place]])
             bucket_count += 1
             pairs += size * (size - 1) // 2
         start = end

@@ -293,7 +293,6 @@ class ShardWriter:
         schema: of every batch written.
         row_group_bytes: Arrow bytes after which a row group is closed.
         durable: see :func:`lola_data.storage.atomic_output`.
-        compression: of long strings: ``zstd`` or ``none``. Numbers and codes are never compressed.
     """
 
     def __init__(
@@ -303,13 +302,11 @@ class ShardWriter:
         *,
         row_group_bytes: int = ROW_GROUP_BYTES,
         durable: bool = False,
-        compression: str = "zstd",
     ) -> None:
         self.path = path
         self.schema = schema
         self.rows = 0
         self._durable = durable
-        self._compression = compression
         self._row_group_bytes = row_group_bytes
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
@@ -319,7 +316,7 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         handle = self._stack.enter_context(storage.atomic_output(self.path, durable=self._durable))
         names = self.schema.names
-        compressed = [name for name in _COMPRESSED if name in names] if self._compression == "zstd" else []
+        compressed = [name for name in _COMPRESSED if name in names]
         self._writer = pq.ParquetWriter(
             handle,
             self.schema,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lola_data.hashes import mix64
+from lola_data.union_find import find_root, join
 
 Numbers: TypeAlias = npt.NDArray[np.uint32]
 
@@ -56,30 +57,16 @@ def _rank(bits, ranks, document):
 
 
 @numba.njit(cache=True, nogil=True)
-def _root(parent, item):
-    while parent[item] != item:
-        parent[item] = parent[parent[item]]
-        item = parent[item]
-    return item
-
-
-@numba.njit(cache=True, nogil=True)
-def _join(bits, ranks, parent, one, other):
-    """The smaller root becomes the root of both: a group is named by its first document."""
+def _join_ties(bits, ranks, parent, one, other):
     for tie in range(one.size):
-        left = _root(parent, _rank(bits, ranks, one[tie]))
-        right = _root(parent, _rank(bits, ranks, other[tie]))
-        if left < right:
-            parent[right] = left
-        elif right < left:
-            parent[left] = right
+        join(parent, _rank(bits, ranks, one[tie]), _rank(bits, ranks, other[tie]))
 
 
 @numba.njit(cache=True, nogil=True)
 def _cut(parent, counts):
     """Make each member's parent its root, and count the members of each part."""
     for item in range(parent.size):
-        root = _root(parent, item)
+        root = find_root(parent, item)
         parent[item] = root
         counts[_part(root, counts.size)] += 1
 
@@ -126,7 +113,7 @@ class TiedGroups:
     def join(self, one: Numbers, other: Numbers) -> None:
         """Join the groups of (n,) and (n,) uint32 documents, all of them marked before."""
         self._rank()
-        _join(self._bits, self._ranks, self._parent, one, other)
+        _join_ties(self._bits, self._ranks, self._parent, one, other)
 
     def cut(self, most: int) -> None:
         """Deal whole groups, by hash, into so many parts that about ``most`` members come to each."""

@@ -6,7 +6,6 @@ has a frame per unit and names documents by id: those removed, and those kept in
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from lola_data.frames import Frames, FrameWriter
 from lola_data.manifest import UnitReport
 from lola_data.shingles import shingle, unique_sorted
 from lola_data.words import scan_words
-from pipelines.partition import TEXTS, GroupStep, PartitionStep, gathered_path
+from pipelines.partition import TEXTS, WHOLE, GroupStep, Part, PartitionStep, gathered_path
 from pipelines.signatures import SignatureColumns, read_signatures, signature_schema, signatures_path
 from pipelines.state import StageState
 from pipelines.texts import TextReader
@@ -54,25 +53,6 @@ def decisions_path(layout: Layout, lang: str, part: int) -> str:
     return layout.scratch("dedup", "decisions", f"{lang}-{part:05d}.frames")
 
 
-@dataclass(frozen=True, slots=True)
-class MatchWork:
-    """A language to decide on; or a part of one, if it has been ``gathered``."""
-
-    lang: str
-    part: int
-    gathered: bool
-    bytes: int
-
-    @property
-    def key(self) -> str:
-        """Language and number of the part."""
-        return f"{self.lang}/{self.part:05d}"
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict."""
-        return asdict(self)
-
-
 class GatheredTexts:
     """Texts of a part, by position among its documents, unit after unit."""
 
@@ -97,28 +77,28 @@ class MatchStep(PartitionStep):
 
     phase = "match"
 
-    def plan(self) -> list[MatchWork]:
+    def plan(self) -> list[Part]:
         """The languages that have signatures, or their parts."""
         sizes: dict[str, int] = {}
         for unit in self.units():
             sizes[unit.lang] = sizes.get(unit.lang, 0) + unit.bytes
         parts = {report.key: report.extra["parts"] for report in self.state.reports(GroupStep.phase)}
-        works: list[MatchWork] = []
+        works: list[Part] = []
         for lang, size in sorted(sizes.items()):
             if lang in parts:
-                works += [MatchWork(lang, part, True, size // parts[lang]) for part in range(parts[lang])]
+                works += [Part(lang, part, parts[lang], size // parts[lang]) for part in range(parts[lang])]
             else:
-                works.append(MatchWork(lang, 0, False, size))
+                works.append(Part(lang, 0, WHOLE, size))
         return works
 
-    def work_from_json(self, value: dict[str, Any]) -> MatchWork:
+    def work_from_json(self, value: dict[str, Any]) -> Part:
         """The inverse of ``to_json``."""
-        return MatchWork(**value)
+        return Part(**value)
 
-    def process(self, work: MatchWork) -> UnitReport:
+    def process(self, work: Part) -> UnitReport:
         """Decide on one language, or a part of one, and write the decisions on each of its units."""
         units = self.units(work.lang)
-        columns, texts = self._gathered(work, units) if work.gathered else self._whole(units)
+        columns, texts = self._gathered(work, units) if work.parts != WHOLE else self._whole(units)
         decisions = self._decide(columns, texts)
         report = UnitReport(work.key)
         removed = int((~decisions.kept).sum())
@@ -131,7 +111,7 @@ class MatchStep(PartitionStep):
             },
             # A part does not know the share of its language that it removes.
             "samples": self._samples(decisions, columns, texts, units)
-            if work.gathered or removed > self.section.max_removed_share * decisions.keeper.size
+            if work.parts != WHOLE or removed > self.section.max_removed_share * decisions.keeper.size
             else [],
         }
         path = decisions_path(self.layout, work.lang, work.part)
@@ -148,12 +128,11 @@ class MatchStep(PartitionStep):
         columns = SignatureColumns([partial(read_signatures, path) for path in paths], self._schema().names)
         return columns, TextReader(self.layout.tree("identify"), units)
 
-    def _gathered(self, work: MatchWork, units: Sequence[Unit]) -> tuple[SignatureColumns, Texts]:
+    def _gathered(self, work: Part, units: Sequence[Unit]) -> tuple[SignatureColumns, Texts]:
         paths = [gathered_path(self.layout, unit.lang, unit.name) for unit in units]
         tables = [Frames(path, self._schema()).read(work.part) for path in paths]
         columns = SignatureColumns([table.select for table in tables], self._schema().names)
-        parts = {report.key: report.extra["parts"] for report in self.state.reports(GroupStep.phase)}
-        return columns, GatheredTexts(paths, parts[work.lang] + work.part, [table.num_rows for table in tables])
+        return columns, GatheredTexts(paths, work.parts + work.part, [table.num_rows for table in tables])
 
     def _decide(self, columns: SignatureColumns, reader: Texts) -> Decisions:
         section = self.section
@@ -289,7 +268,7 @@ def decision_places(layout: Layout) -> dict[str, tuple[int, list[str]]]:
     state = StageState(layout, "dedup")
     files: dict[str, list[str]] = {}
     for value in state.plan(MatchStep.phase) or []:
-        work = MatchWork(**value)
+        work = Part(**value)
         files.setdefault(work.lang, []).append(decisions_path(layout, work.lang, work.part))
     places: dict[str, tuple[int, list[str]]] = {}
     counts: dict[str, int] = {}

@@ -42,6 +42,8 @@ DOCUMENT_BYTES = 600
 """Memory that deciding on a language in one go takes for each document, if all of them have a duplicate."""
 GATHERED_BYTES = 800
 """The same for each document of a part: its signature is held too."""
+WHOLE = 0
+"""Parts of a language that is decided on in one go."""
 TIES_FRAME = 1 << 20
 """Ties read at a time."""
 
@@ -75,7 +77,7 @@ class UnitParts:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a language."""
+    """A part of a language; ``parts`` is :data:`WHOLE` where it is all of it."""
 
     lang: str
     part: int
