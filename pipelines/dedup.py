@@ -31,7 +31,7 @@ from lola_data.shards import ShardWriter, read_batches
 from lola_data.shingles import shingle
 from lola_data.urls import normalise_urls
 from lola_data.words import scan_words
-from pipelines.match import SAMPLES, MatchStep, decision_places, read_decisions
+from pipelines.match import SAMPLES, SEARCH, MatchStep, decision_places, read_decisions
 from pipelines.partition import GatherStep, GroupStep, SpreadStep, TieStep
 from pipelines.progress import say
 from pipelines.signatures import signature_schema, signature_writer, signatures_path
@@ -265,9 +265,10 @@ class DedupStage(Stage):
                 lang = _lang(report)
                 audit.setdefault(lang, {}).setdefault(source, Counter()).update(counts)
         signed, matched = (self.phases[0].state.reports(phase.phase) for phase in (SignatureStep, MatchStep))
-        search: dict[str, Counter[str]] = {}
+        # A language that was parted and in which nothing is tied has no part to decide on.
+        search = {_lang(report): Counter(dict.fromkeys(SEARCH, 0)) for report in signed}
         for report in matched:
-            search.setdefault(_lang(report), Counter()).update(report.extra["search"])
+            search[_lang(report)].update(report.extra["search"])
         recall: dict[str, Recall] = {}
         for report in signed:
             lang = _lang(report)

@@ -43,6 +43,8 @@ DECISIONS = pa.schema(
 """A row for each document of a unit that is removed (``reason``, ``kept_id``, perhaps ``similarity``) or that others
 are removed for (``cluster_size``)."""
 
+SEARCH = ("bucket_pairs", "verified_pairs", "rejected_pairs")
+"""What finding the near-duplicates cost, of :class:`lola_data.clusters.Decisions`."""
 SAMPLES = 3
 """Examples shown of a language that loses too much."""
 SAMPLE_CHARACTERS = 100
@@ -104,11 +106,7 @@ class MatchStep(PartitionStep):
         removed = int((~decisions.kept).sum())
         report.extra = {
             "removed": removed,
-            "search": {
-                "bucket_pairs": decisions.bucket_pairs,
-                "verified_pairs": decisions.verified_pairs,
-                "rejected_pairs": decisions.rejected_pairs,
-            },
+            "search": {name: getattr(decisions, name) for name in SEARCH},
             # A part does not know the share of its language that it removes.
             "samples": self._samples(decisions, columns, texts, units)
             if work.parts != WHOLE or removed > self.section.max_removed_share * decisions.keeper.size

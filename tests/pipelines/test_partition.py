@@ -33,11 +33,15 @@ def files(work: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two languages; of the made documents, two in five have near or exact copies, in other shards too."""
+    """Of the made documents of two languages, two in five have near or exact copies, in other shards too. A third has
+    none, a fourth one document, a fifth only empty ones."""
     root = tmp_path_factory.mktemp("made")
     texts = made_texts(3_000)
     write_tree(root, "en", texts, rows=500)
     write_tree(root, "sw", texts[:300], rows=50)
+    write_tree(root, "yo", [f"a text like no other, number {number}" for number in range(9)], rows=5)
+    write_tree(root, "zu", ["one text"])
+    write_tree(root, "xh", ["", ""])
     return root
 
 
