@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MIN_SHINGLES = 20
 """Shorter documents are left out: one word more or less moves their similarity too far."""
+MAX_WORDS = 2**17
+"""Longer documents are left out too: a copy of one costs twice as much as the rest of its way through the stage."""
 LEVELS = 4
 """Similarities aimed at, evenly spread between the threshold and 1, one after the other over the documents."""
 

@@ -91,6 +91,14 @@ def _composes(pairs, starter, following):
     return False
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _end_word(words, count, word, a, b):
+    """Put the open word down, and into the text's two running hashes; the new count and hashes."""
+    word = mix64(word)
+    words[np.uint64(count)] = word
+    return count + 1, step_a(a, word), step_b(b, word)
+
+
 @numba.njit(cache=True, nogil=True)
 def _scan(data, offsets, entry, expansion, pairs, check, words, word_offsets, digests, unsettled):
     """Word hashes into ``words`` (dense), digests into (N, 2), and ``unsettled`` set where a text is not in NFC.
@@ -114,39 +122,64 @@ def _scan(data, offsets, entry, expansion, pairs, check, words, word_offsets, di
         while place < end:
             byte = data[np.uint64(place)]
             if byte < 0x80:
-                place += 1
-                properties = np.int64(entry[np.uint64(byte)])
+                point, following = np.int64(byte), place + 1
+            else:
+                point, following = _decode(data, place, end)
+            properties = np.int64(entry[np.uint64(point)])
+            if properties >> CLASS_SHIFT == LETTER:
+                # Most of any text: a letter that neither combines nor expands, and those after it.
+                if open_class != LETTER:
+                    if open_class == CONTINUOUS:
+                        count, a, b = _end_word(words, count, word, a, b)
+                        word = SEED_A
+                    if pending_space:
+                        a, b = step_a(a, _SPACE_SYMBOL), step_b(b, _SPACE_SYMBOL)
+                        pending_space = False
+                    started = True
+                    open_class = np.int64(LETTER)
+                last_order = np.int64(0)
+                while properties >> CLASS_SHIFT == LETTER:
+                    starter = properties & POINT_MASK
+                    word = step_a(word, np.uint64(starter))
+                    place = following
+                    if place == end:
+                        break
+                    byte = data[np.uint64(place)]
+                    if byte < 0x80:
+                        point, following = np.int64(byte), place + 1
+                    else:
+                        point, following = _decode(data, place, end)
+                    properties = np.int64(entry[np.uint64(point)])
+                continue
+            if properties >> CLASS_SHIFT == CONTINUOUS:
+                # The same of scripts without spaces, where each is a word; the last stays open for marks.
+                if open_class:
+                    count, a, b = _end_word(words, count, word, a, b)
+                if pending_space:
+                    a, b = step_a(a, _SPACE_SYMBOL), step_b(b, _SPACE_SYMBOL)
+                    pending_space = False
+                started = True
+                open_class = np.int64(CONTINUOUS)
+                last_order = np.int64(0)
+                while True:
+                    starter = properties & POINT_MASK
+                    word = step_a(SEED_A, np.uint64(starter))
+                    place = following
+                    if place == end:
+                        break
+                    point, following = _decode(data, place, end)
+                    properties = np.int64(entry[np.uint64(point)])
+                    if properties >> CLASS_SHIFT != CONTINUOUS:
+                        break
+                    count, a, b = _end_word(words, count, word, a, b)
+                continue
+            place = following
+            if byte < 0x80:
                 kind = properties >> CLASS_SHIFT
                 starter = properties & POINT_MASK
                 last_order = np.int64(0)
-                if kind == LETTER:
-                    if open_class != LETTER:
-                        if open_class == CONTINUOUS:
-                            word = mix64(word)
-                            words[np.uint64(count)] = word
-                            count += 1
-                            a, b = step_a(a, word), step_b(b, word)
-                            word = SEED_A
-                        if pending_space:
-                            a, b = step_a(a, _SPACE_SYMBOL), step_b(b, _SPACE_SYMBOL)
-                            pending_space = False
-                        started = True
-                        open_class = np.int64(LETTER)
-                    word = step_a(word, np.uint64(starter))
-                    while place < end:
-                        byte = data[np.uint64(place)]
-                        properties = np.int64(entry[np.uint64(byte)])
-                        if byte >= 0x80 or properties >> CLASS_SHIFT != LETTER:
-                            break
-                        starter = properties & POINT_MASK
-                        word = step_a(word, np.uint64(starter))
-                        place += 1
-                    continue
                 if open_class:
-                    word = mix64(word)
-                    words[np.uint64(count)] = word
-                    count += 1
-                    a, b = step_a(a, word), step_b(b, word)
+                    count, a, b = _end_word(words, count, word, a, b)
                     word = SEED_A
                     open_class = np.int64(0)
                 if kind == SPACE:
@@ -158,8 +191,6 @@ def _scan(data, offsets, entry, expansion, pairs, check, words, word_offsets, di
                     started = True
                     a, b = step_a(a, np.uint64(starter)), step_b(b, np.uint64(starter))
                 continue
-            point, place = _decode(data, place, end)
-            properties = np.int64(entry[np.uint64(point)])
             repeats = np.int64(1)
             source = np.int64(-1)
             if properties & EXPANDS_BIT:
@@ -184,10 +215,7 @@ def _scan(data, offsets, entry, expansion, pairs, check, words, word_offsets, di
                 if open_class != 0 and (
                     kind < LETTER or kind == CONTINUOUS or (kind == LETTER and open_class != LETTER)
                 ):
-                    word = mix64(word)
-                    words[np.uint64(count)] = word
-                    count += 1
-                    a, b = step_a(a, word), step_b(b, word)
+                    count, a, b = _end_word(words, count, word, a, b)
                     word = SEED_A
                     open_class = np.int64(0)
                 if kind == SPACE:
@@ -210,10 +238,7 @@ def _scan(data, offsets, entry, expansion, pairs, check, words, word_offsets, di
                 break
         if settled:
             if open_class:
-                word = mix64(word)
-                words[np.uint64(count)] = word
-                count += 1
-                a, b = step_a(a, word), step_b(b, word)
+                count, a, b = _end_word(words, count, word, a, b)
             digests[document, 0], digests[document, 1] = finish_128(a, b)
         else:
             count = first_word
@@ -249,10 +274,15 @@ class WordScan:
     offsets: Offsets
     digests: Hashes
 
-    def head(self, count: int) -> WordScan:
-        """A copy of the first ``count`` texts' (of all, if there are fewer)."""
-        offsets = self.offsets[: count + 1].copy()
-        return WordScan(self.words[: offsets[-1]].copy(), offsets, self.digests[:count].copy())
+    def head(self, count: int, most: int) -> WordScan:
+        """A copy of the first ``count`` texts' (of all, if there are fewer); one of over ``most`` words gives none."""
+        lengths = np.diff(self.offsets[: count + 1])
+        short = lengths <= most
+        starts = self.offsets[:-1][:count][short]
+        taken = [self.words[start : start + length] for start, length in zip(starts, lengths[short], strict=True)]
+        offsets = np.zeros(lengths.size + 1, dtype=np.int64)
+        np.cumsum(np.where(short, lengths, 0), out=offsets[1:])
+        return WordScan(np.concatenate([self.words[:0], *taken]), offsets, self.digests[:count].copy())
 
 
 def _run_scan(data: Bytes, offsets: Offsets, tables: UnicodeTables, *, check: bool) -> tuple[WordScan, npt.NDArray]:

@@ -25,7 +25,7 @@ from lola_data.hashes import hash128
 from lola_data.layout import TREES
 from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.minhash import MinHash, s_curve
-from lola_data.planted import Recall, planted_recall
+from lola_data.planted import MAX_WORDS, Recall, planted_recall
 from lola_data.schemas import DEDUPED, IDENTIFIED, REMOVED
 from lola_data.shards import ShardWriter, read_batches
 from lola_data.shingles import shingle
@@ -52,20 +52,18 @@ PLANTED = 32
 
 
 def sign_batch(batch: pa.RecordBatch, *, minhash: MinHash, ngram: int, bands: int) -> tuple[pa.RecordBatch, WordScan]:
-    """The signatures of a batch of the identified tree, and the words of its first :data:`PLANTED` documents; ``bands``
-    is 0 where near-duplicates are not looked for."""
+    """The signatures of a batch of the identified tree, and the words of its first :data:`PLANTED` documents that
+    are not very long; ``bands`` is 0 where near-duplicates are not looked for, and a batch without ``url`` is one of
+    which URLs do not count."""
     scan = scan_words(batch["text"])
-    urls = normalise_urls(batch["url"])
-    no_url = urls.is_null().to_numpy(zero_copy_only=False)
-    url_hashes = hash128(urls)
     columns: list[Any] = [
         batch["id"],
         *(pa.array(scan.digests[:, half]) for half in (0, 1)),
-        *(pa.array(url_hashes[:, half], mask=no_url) for half in (0, 1)),
+        *(_url_hashes(batch["url"]) if "url" in batch.schema.names else [pa.nulls(batch.num_rows, pa.uint64())] * 2),
         pc.binary_length(batch["text"]).fill_null(0).cast(pa.int64()),
         batch["lang_score"],
     ]
-    head = scan.head(PLANTED)
+    head = scan.head(PLANTED, MAX_WORDS)
     # Overwrites the words.
     values, offsets = shingle(scan.words, scan.offsets, ngram)
     columns.append(pa.array(np.diff(offsets)))
@@ -73,6 +71,13 @@ def sign_batch(batch: pa.RecordBatch, *, minhash: MinHash, ngram: int, bands: in
         keys, _ = minhash.band_keys(values, offsets)
         columns += [pa.array(np.ascontiguousarray(keys[:, band])) for band in range(bands)]
     return pa.RecordBatch.from_arrays(columns, schema=signature_schema(bands)), head
+
+
+def _url_hashes(urls: pa.Array) -> list[pa.Array]:
+    normal = normalise_urls(urls)
+    missing = normal.is_null().to_numpy(zero_copy_only=False)
+    hashes = hash128(normal)
+    return [pa.array(hashes[:, half], mask=missing) for half in (0, 1)]
 
 
 class SignatureStep(TreeStep):
@@ -93,8 +98,9 @@ class SignatureStep(TreeStep):
         recall, seen = Recall(), 0
         report = UnitReport(work.key)
         path = signatures_path(self.layout, work.lang, work.name)
+        columns = ["id", "text", *(["url"] if section.url else []), "lang_score"]
         with signature_writer(path, bands) as writer:
-            for batch in read_batches(self.input_tree, work, IDENTIFIED, columns=["id", "text", "url", "lang_score"]):
+            for batch in read_batches(self.input_tree, work, IDENTIFIED, columns=columns):
                 counts = Counts.of(batch["text"])
                 report.take(work.lang, counts)
                 report.give(work.lang, counts)

@@ -297,6 +297,19 @@ def test_a_column_equals_its_texts_one_by_one() -> None:
         assert alone.digests[0].tolist() == together.digests[number].tolist()
 
 
+def test_the_head_is_a_copy_without_the_words_of_long_texts() -> None:
+    scan = scan_words(column("a b c", "d e f g", None, "h", "i j"))
+    head = scan.head(4, 3)
+    assert head.offsets.tolist() == [0, 3, 3, 3, 4]
+    assert head.words.tolist() == [*scan.words[:3], scan.words[7]]
+    assert head.digests.tolist() == scan.digests[:4].tolist()
+    scan.words[:] = 0
+    assert (head.words != 0).all()
+    assert scan.head(9, 9).offsets.tolist() == scan.offsets.tolist()
+    assert scan.head(2, 0).words.size == 0
+    assert scan.head(0, 9).offsets.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     "empty", [column(), pa.chunked_array([], type=pa.string()), pa.nulls(3), column(None, None), column("", "")]
 )

@@ -13,6 +13,7 @@ import pytest
 from lola_data import storage
 from lola_data.errors import RemovalAlarm, StageError
 from lola_data.layout import Layout
+from lola_data.planted import MAX_WORDS
 from lola_data.recipe import Recipe
 from lola_data.schemas import DEDUPED, IDENTIFIED, REMOVED
 from lola_data.sections import DedupSection, ExecutorSection
@@ -301,3 +302,26 @@ def test_columns_come_in_id_order_however_many_are_held(tmp_path: Path) -> None:
         assert columns.pair("url")[0].tolist() == columns.pair("url")[6].tolist()
     for name in ("band_0", "band_13", "digest_1"):
         assert all_at_once.column(name).tolist() == one_by_one.column(name).tolist()
+
+
+def test_urls_are_not_read_where_they_do_not_count(tmp_path: Path) -> None:
+    write_identified(tmp_path, {"de/a": ROWS["de/a"]})
+    for counts in (True, False):
+        recipe = Recipe.model_validate({"workdir": str(tmp_path / str(counts)), "dedup": {"url": counts}})
+        layout = Layout(recipe.workdir, {"identify": str(tmp_path / "trees/identified")})
+        sign = build(recipe, layout).phases[0]
+        (unit,) = (Unit(**work.to_json()) for work in sign.plan())
+        sign.process(unit)
+        signed = read_signatures(signatures_path(layout, unit.lang, unit.name), ["url_0", "url_1"])
+        assert (signed["url_0"].null_count < len(signed)) == counts
+        assert signed["url_1"].null_count == signed["url_0"].null_count
+
+
+def test_no_copy_is_made_of_a_very_long_document(tmp_path: Path) -> None:
+    long = " ".join(f"w{number}" for number in range(MAX_WORDS + 1))
+    write_identified(tmp_path, {"de/a": [{"text": text, "url": "", "source": None} for text in (long, long[:600_000])]})
+    recipe = Recipe(workdir=str(tmp_path / "corpus"))
+    layout = Layout(recipe.workdir, {"identify": str(tmp_path / "trees/identified")})
+    sign = build(recipe, layout).phases[0]
+    (unit,) = (Unit(**work.to_json()) for work in sign.plan())
+    assert sign.process(unit).extra["recall"]["planted"] == 1
