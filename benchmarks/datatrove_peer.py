@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 FILTER_NEEDS = ("fasteners", "regex")
 """Modules that datatrove's filters need beside its core."""
 DEDUP_NEEDS = ("regex", "xxhash")
-TOKENIZER_NEEDS = ("tokenizers",)
+GIGATOKEN_NEEDS = ("gigatoken",)
+# gigatoken converts the model.
+TOKENIZER_NEEDS = ("tokenizers", *GIGATOKEN_NEEDS)
 
 
 def quiet() -> None:

@@ -248,5 +248,5 @@ SECTION = Section(
     name=NAME,
     title="documents out of the ordinary cost no more than their bytes",
     measure=measure,
-    versions=("gigatoken", "sentencepiece"),
+    versions=("numba", "sentencepiece"),
 )

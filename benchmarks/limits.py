@@ -36,7 +36,7 @@ BLOCK = 1 << 20
 COPY, PASS = "copy in memory", "one pass over the bytes"
 ZSTD_DECODE, ZSTD_ENCODE = "zstd decode", "zstd encode, level 1"
 READ_TEXT, READ, WRITE = "Parquet decode, text alone", "Parquet decode, all columns", "Parquet encode, all columns"
-LANGUAGE, SIGNATURES, TOKENS = "language kernel", "signatures kernel", "gigatoken encode"
+LANGUAGE, SIGNATURES, TOKENS = "language kernel", "signatures kernel", "tokens kernel"
 PARTS: dict[str, tuple[str, ...]] = {
     "io": (READ, WRITE),
     "identify": (PASS,),
@@ -234,5 +234,5 @@ SECTION = Section(
     name=NAME,
     title="our stages beside the limits of the machine",
     measure=measure,
-    versions=("gigatoken", "sentencepiece"),
+    versions=("numba", "sentencepiece"),
 )

@@ -207,5 +207,5 @@ SECTION = Section(
     name=NAME,
     title="most memory of each stage as the corpus grows",
     measure=measure,
-    versions=("polars", "gigatoken", "sentencepiece"),
+    versions=("polars", "numba", "sentencepiece"),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ class Piece:
 
     text: str
     type: PieceType
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,13 @@ class ModelFile:
             "add_dummy_prefix on": self.dummy_prefix,
             "escape_whitespaces off": not self.escapes_spaces,
             "treat_whitespace_as_suffix on": self.space_as_suffix,
+            f"no piece {SPACE_SYMBOL} for a space": all(piece.text != SPACE_SYMBOL for piece in self.pieces),
         }
         return [fault for fault, present in faults.items() if present]
 
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
-_PIECE_TEXT, _PIECE_TYPE = 1, 3
+_PIECE_TEXT, _PIECE_SCORE, _PIECE_TYPE = 1, 2, 3
 _TRAINER_ALGORITHM, _TRAINER_THREADS, _TRAINER_SUFFIX, _TRAINER_BYTE_FALLBACK = 3, 16, 24, 35
 _NORMALIZER_MAP, _NORMALIZER_PREFIX, _NORMALIZER_EXTRA, _NORMALIZER_ESCAPE = 2, 3, 4, 5
 
@@ -124,7 +127,11 @@ def parse_model(data: bytes) -> ModelFile:
             text = entry.get(_PIECE_TEXT, b"")
             if not isinstance(text, bytes):
                 raise ValueError("a piece without text")
-            pieces.append(Piece(text.decode(), PieceType(_number(entry, _PIECE_TYPE, PieceType.NORMAL))))
+            score = entry.get(_PIECE_SCORE, bytes(4))
+            if not isinstance(score, bytes) or len(score) != 4:
+                raise ValueError("a piece with a score that is no float")
+            kind = PieceType(_number(entry, _PIECE_TYPE, PieceType.NORMAL))
+            pieces.append(Piece(text.decode(), kind, *struct.unpack("<f", score)))
         elif field == _TRAINER:
             trainer = _message(value)
         elif field == _NORMALIZER:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import inputs
-from benchmarks.datatrove_peer import TOKENIZER_NEEDS
+from benchmarks.datatrove_peer import GIGATOKEN_NEEDS, TOKENIZER_NEEDS
 from benchmarks.harness import Agreement, Contender, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from benchmarks.corpus import Corpus
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 OURS = "lola-data stage tokenize"
 SENTENCEPIECE = "sentencepiece encode + write"
+GIGATOKEN = "gigatoken, a call per document"
 DATATROVE = "datatrove DocumentTokenizer"
 RECIPE: dict[str, Any] = {"tokenize": {"valid_share": 0.0}}
 BATCH = 1_000
@@ -26,7 +28,8 @@ BATCH = 1_000
 def prepare(corpus: Corpus) -> None:
     """The tree and the tokenizers."""
     inputs.sampled(corpus)
-    inputs.tokenizer_json(corpus)
+    if find_spec("gigatoken"):
+        inputs.tokenizer_json(corpus)
 
 
 def load_ours(task: Task) -> Work:
@@ -41,16 +44,40 @@ def load_ours(task: Task) -> Work:
 
 def load_sentencepiece(task: Task) -> Work:
     """What one would write by hand: batches of texts to ids, ids to one .bin file, the index at the end."""
+    model = _sentencepiece(task.corpus)
+    model.encode(["warm up"], out_type=int, num_threads=1)
+    return _by_hand(task, lambda texts: model.encode(texts.to_pylist(), out_type=int, num_threads=1))
+
+
+def load_gigatoken(task: Task) -> Work:
+    """The same with the fastest encoder that we know of. Its call for a document keeps in mind the words it has met;
+    that for a batch does not, and takes longer on one core."""
+    from pathlib import Path
+
+    import gigatoken
+
+    model = gigatoken.Tokenizer.from_json(Path(inputs.tokenizer_json(task.corpus)).read_text(encoding="utf-8"))
+    model.encode(b"warm up")
+    return _by_hand(task, lambda texts: map(model.encode, texts.cast("binary").to_pylist()))
+
+
+def _sentencepiece(corpus: Corpus) -> Any:
+    import sentencepiece
+
+    return sentencepiece.SentencePieceProcessor(model_file=str(inputs.tokenizer(corpus) / "tokenizer.model"))
+
+
+def _by_hand(task: Task, encode: Callable[[Any], Iterable[Any]]) -> Work:
+    """``encode``: a column of texts to the ids of each."""
     import numpy as np
     import pyarrow.parquet as pq
-    import sentencepiece
 
     from lola_data.tokens import index_bytes, token_dtype
 
-    model: Any = sentencepiece.SentencePieceProcessor(model_file=str(inputs.tokenizer(task.corpus) / "tokenizer.model"))
     files = sorted(inputs.sampled(task.corpus).rglob("*.parquet"), key=str)
-    eod, dtype = model.eos_id(), token_dtype(model.vocab_size())
-    model.encode(["warm up"], out_type=int, num_threads=1)
+    model = _sentencepiece(task.corpus)
+    dtype = token_dtype(model.vocab_size())
+    eod = np.array([model.eos_id()], dtype).tobytes()
 
     def work() -> None:
         lengths: list[int] = []
@@ -58,10 +85,9 @@ def load_sentencepiece(task: Task) -> Work:
             for path in files:
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(batch_size=BATCH, columns=["text"]):
-                        for ids in model.encode(batch["text"].to_pylist(), out_type=int, num_threads=1):
-                            ids.append(eod)
-                            lengths.append(len(ids))
-                            handle.write(np.array(ids, dtype).tobytes())
+                        for ids in encode(batch["text"]):
+                            lengths.append(len(ids) + 1)
+                            handle.write(np.array(ids, dtype).tobytes() + eod)
         (task.out / "tokens.idx").write_bytes(index_bytes(np.array(lengths), dtype))
 
     return work
@@ -83,15 +109,16 @@ def agree(corpus: Corpus, outputs: Mapping[str, Path]) -> list[Agreement]:
 
     found: list[Agreement] = []
     ours = read_ours(outputs[OURS] / "tokens" / "train")
-    if SENTENCEPIECE in outputs:
-        theirs = read_shard(outputs[SENTENCEPIECE] / "tokens")
-        equal, documents = ids_equal(ours, theirs)
-        text = f"ids bit-equal to ours on {equal:,} of {documents:,} documents"
+    for name in (SENTENCEPIECE, GIGATOKEN):
+        if name in outputs:
+            equal, documents = ids_equal(ours, read_shard(outputs[name] / "tokens"))
+            text = f"ids bit-equal to ours on {equal:,} of {documents:,} documents"
+            # What another encoder makes of a text is shown, no promise of ours.
+            found.append(Agreement(name, text, equal == documents if name == SENTENCEPIECE else None))
+    if SENTENCEPIECE in outputs and corpus.others.exists():
+        equal, documents = _both_on(corpus)
+        text = f"in {len(corpus.facts['others'])} other languages on {equal:,} of {documents:,}"
         found.append(Agreement(SENTENCEPIECE, text, equal == documents))
-        if corpus.others.exists():
-            equal, documents = _both_on(corpus)
-            text = f"in {len(corpus.facts['others'])} other languages on {equal:,} of {documents:,}"
-            found.append(Agreement(SENTENCEPIECE, text, equal == documents))
     if DATATROVE in outputs:
         equal, documents = ids_equal(ours, read_datatrove(outputs[DATATROVE]))
         found.append(Agreement(DATATROVE, f"ids equal to ours on {equal:,} of {documents:,} documents"))
@@ -101,16 +128,14 @@ def agree(corpus: Corpus, outputs: Mapping[str, Path]) -> list[Agreement]:
 def _both_on(corpus: Corpus) -> tuple[int, int]:
     """Documents of the languages that were not timed to which both give the same ids, and all of them."""
     import numpy as np
-    import sentencepiece
 
     from benchmarks.agreement import ids_equal, read_tree
     from tokenizer.encode import Encoder
 
-    path = inputs.tokenizer(corpus) / "tokenizer.model"
     texts = read_tree(corpus.others, ["text"])["text"]
-    model: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    rows = model.encode(texts.to_pylist(), out_type=int)
-    return ids_equal(Encoder(path).encode(texts), (np.concatenate(rows), np.array([len(row) for row in rows])))
+    rows = _sentencepiece(corpus).encode(texts.to_pylist(), out_type=int)
+    encoder = Encoder(inputs.tokenizer(corpus) / "tokenizer.model")
+    return ids_equal(encoder.encode(texts), (np.concatenate(rows), np.array([len(row) for row in rows])))
 
 
 def read_ours(folder: Path) -> tuple[Any, Any]:
@@ -146,6 +171,7 @@ STAGE = Stage(
     contenders=(
         Contender(OURS, load_ours),
         Contender(SENTENCEPIECE, load_sentencepiece, goal=5),
+        Contender(GIGATOKEN, load_gigatoken, needs=GIGATOKEN_NEEDS),
         Contender(DATATROVE, load_datatrove, needs=TOKENIZER_NEEDS, goal=10),
     ),
     agree=agree,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +15,7 @@ from hypothesis import strategies as st
 import tokenizer.encode as encode_module
 from lola_data.errors import RecipeError, ShardError
 from lola_data.sample_corpus import sample_root
-from tokenizer import fast_engine
 from tokenizer.encode import Encoder, _pairs
-from tokenizer.fast_engine import FastEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +89,7 @@ def test_hard_texts_come_back_and_are_encoded_as_sentencepiece_does(either: Enco
 
 
 def test_the_fast_engine_is_in_use(encoder: Encoder) -> None:
-    assert encoder.engine == "gigatoken"
+    assert encoder.engine == "compiled"
 
 
 def test_user_text_never_makes_a_control_token(either: Encoder) -> None:
@@ -220,54 +216,11 @@ def test_invalid_utf8_names_the_row(either: Encoder) -> None:
         either.encode(text)
 
 
-def test_without_gigatoken(model_dir: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gigatoken", None)
-    plain = Encoder(model_dir / "tokenizer.model")
-    assert plain.engine == "sentencepiece"
-    array = pa.array(list(HARD.values()))
-    assert split(*plain.encode(array)) == split(*encoder.encode(array))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("REMEMBERED_BYTES", 100), ("SHORT_BYTES", 10**6), ("PARALLEL_BYTES", 0)],
-    ids=["words forgotten", "as a batch", "on all cores"],
-)
-def test_every_way_of_the_fast_engine_gives_the_same_ids(
-    model_dir: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, name: str, value: int
-) -> None:
-    monkeypatch.setattr(fast_engine, name, value)
-    monkeypatch.setattr(fast_engine, "_cores", lambda: 4)
-    other = Encoder(model_dir / "tokenizer.model")
-    assert other.engine == "gigatoken"
-    texts = list(HARD.values())
-    for _ in range(2):
-        ids = split(*other.encode(pa.array(texts)))
-        assert ids == [reference(encoder, text) for text in texts]
-
-
-def test_words_are_forgotten_in_time(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast_engine, "REMEMBERED_BYTES", 1_000)
-    engine = FastEngine((model_dir / "tokenizer.model").read_bytes())
-    data, offsets = np.frombuffer(b"word " * 80, np.uint8), np.array([0, 400])
-    made = [id(engine._tokenizer)]
-    kept = [engine._tokenizer]
-    for _ in range(6):
-        engine(data, offsets)
-        kept.append(engine._tokenizer)
-        made.append(id(engine._tokenizer))
-    # 400 bytes at a time: the third and the fifth would go beyond 1,000.
-    assert [one != two for one, two in pairwise(made)] == [False, False, True, False, True, False]
-
-
-@pytest.mark.parametrize("fault", ["raises", "wrong ids"])
-def test_an_engine_that_disagrees_is_not_used(model_dir: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+def test_an_engine_that_disagrees_is_not_used(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def engine(data: Any, offsets: Any) -> Any:
-        if fault == "raises":
-            raise ValueError("no such method")
         return np.zeros(offsets.size - 1, np.int32), np.ones(offsets.size - 1, np.int64)
 
-    monkeypatch.setattr(encode_module, "_fast_engine", lambda model: engine)
+    monkeypatch.setattr(encode_module, "BpeEngine", lambda model: engine)
     assert Encoder(model_dir / "tokenizer.model").engine == "sentencepiece"
 
 
