@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _BLOCK = 32
 _SPARE_ROWS = 4096
 _TEXTS = 1024
-_MEMO_BYTES = 4 * 2**20
+_MEMO_BYTES = 8 * 2**20
 _LINE = 16
 """Floats in a line of the cache."""
 # A memo record: the key's 4 words; rows summed and LABEL, from bit 32 on the word's hash; the block that uses it; sums.
