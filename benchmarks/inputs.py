@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ def tokenizer_json(corpus: Corpus) -> Path:
     model = tokenizer(corpus) / "tokenizer.model"
     with _whole(folder) as filling:
         if filling is not None:
-            import gigatoken
-
+            gigatoken: Any = import_module("gigatoken")
             config: dict[str, Any] = gigatoken.Tokenizer.from_sentencepiece(model.read_bytes())._hf_config()
             config["added_tokens"] = []
             (filling / "tokenizer.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")

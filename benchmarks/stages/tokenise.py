@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,7 @@ def load_gigatoken(task: Task) -> Work:
     that for a batch does not, and takes longer on one core."""
     from pathlib import Path
 
-    import gigatoken
-
+    gigatoken: Any = import_module("gigatoken")
     model = gigatoken.Tokenizer.from_json(Path(inputs.tokenizer_json(task.corpus)).read_text(encoding="utf-8"))
     model.encode(b"warm up")
     return _by_hand(task, lambda texts: map(model.encode, texts.cast("binary").to_pylist()))
