@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Single stages": {
         "download": "Bring shards in.",
+        "verify": "Check shards against digests and records; fetch damaged ones again.",
         "identify": "Identify the language of every document.",
         "dedup": "Remove exact, same-URL and near-duplicate documents.",
         "sample": "Choose how much of each language goes on.",
@@ -41,6 +42,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Looking": {
         "balance": "How documents, bytes and tokens are spread over languages.",
+        "inspect": "Read random documents, or follow one through the stages.",
+        "diff": "What differs between two corpora or runs, or what one run removed.",
         "languages": "The 167 languages of CulturaX.",
     },
 }

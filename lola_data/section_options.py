@@ -34,7 +34,7 @@ class _Field:
 
 
 class _Pair(click.ParamType):
-    """``key=number``."""
+    """``key=value``; the value is a number or, for ``str``, any text."""
 
     name = "key=value"
 
@@ -112,10 +112,13 @@ def _option(field: _Field, show_default: bool) -> Callable[[Callable[..., Any]],
         return click.option(flag, field.name, type=click.Choice(list(get_args(kind))), **extra)
     if get_origin(kind) is dict:
         number = _plain(get_args(kind)[1])
-        pair = _Pair(number if number in (int, float) else float)
+        pair = _Pair(number if number in (int, float, str) else float)
         return click.option(flag, field.name, type=pair, multiple=True, **{**extra, "default": ()})
     if get_origin(kind) is list:
         return click.option(flag, field.name, metavar="A,B,...", **extra)
+    if isinstance(kind, type) and issubclass(kind, int) and kind is not int:
+        # A number of bytes, which people write as 20GB; the section reads it.
+        return click.option(flag, field.name, metavar="SIZE", **extra)
     return click.option(flag, field.name, type=kind if kind in (int, float) else str, **extra)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -20,11 +20,11 @@ class Section(BaseModel):
 
 
 class DownloadSection(Section):
-    """Where the raw shards come from."""
+    """Where the raw shards come from, and which of them."""
 
     source: Literal["sample", "local", "hub", "url"] = "sample"
-    """`sample`: the embedded corpus; `local`: a folder of <lang>/*.parquet; `hub`: a Hugging Face dataset repository;
-    `url`: any fsspec prefix (s3://, gs://, https:// with directory pages) laid out as <lang>/*.parquet."""
+    """`sample`: the embedded corpus; `local`: a folder; `hub`: a Hugging Face dataset repository; `url`: any fsspec
+    prefix (s3://, gs://, https:// with directory pages or checksum.sha256 files)."""
     path: str | None = None
     """Folder (`local`) or prefix (`url`)."""
     repo: str = "uonlp/CulturaX"
@@ -34,6 +34,29 @@ class DownloadSection(Section):
     the manifest."""
     max_shards: int | None = Field(default=None, ge=1)
     """At most this many shards a language, picked by a seeded hash (never simply the first ones)."""
+    max_documents: int | None = Field(default=None, ge=1)
+    """Of each language, whole shards picked by a seeded hash as long as they hold no more documents together; one at
+    least. Row counts are read from the Parquet footers at the source."""
+    max_bytes: ByteSize | None = Field(default=None, ge=1)
+    """At most so many bytes of all languages together, such as 20GB or 500MiB: whole shards picked by a seeded hash,
+    shared out evenly, so that small languages come whole."""
+    files: str = "{lang}/**"
+    """Which files of the source are shards: {lang} stands for the language, * for anything in a name, ** for anything;
+    data/{lang}/train/*, multilingual/c4-{lang}.tfrecord-*."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """Language -> its name in the source, where that is another: {de: deu_Latn}."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Where text, timestamp, url and source lie, if not in columns of these names: {text: content, url:
+    meta.warc_headers.warc-target-uri}; dots lead inside. Known without being told: CulturaX, mC4, OSCAR 22.01 and
+    23.01."""
+    extra_columns: Literal["keep", "drop"] = "keep"
+    """Further columns: `keep` them in the raw shards (those of JSON lines as one column `extra`), or `drop` them. Later
+    stages go by the columns they know; an id leads back to the raw row."""
+    source_name: str | None = None
+    """Value of the column `source` for rows without one, such as mC4."""
+    checksums: bool = True
+    """Check files against the `checksum.sha256` beside them as well. Turn it off where that list is known to be out of
+    date."""
 
     @model_validator(mode="after")
     def _path_fits(self) -> DownloadSection:
@@ -41,6 +64,13 @@ class DownloadSection(Section):
             raise ValueError(f"`source: {self.source}` needs `path`")
         if self.source in ("sample", "hub") and self.path:
             raise ValueError(f"`path` has no meaning with `source: {self.source}`; remove it or set `source: local`")
+        if "{lang}" not in self.files:
+            raise ValueError("`files` needs {lang}, where the source names the language")
+        unknown = [name for name in self.columns if name not in ("text", "timestamp", "url", "source")]
+        if unknown:
+            raise ValueError(f"`columns` maps text, timestamp, url and source, not {unknown[0]}")
+        if len(set(self.names.values())) < len(self.names):
+            raise ValueError("`names` gives two languages the same name")
         return self
 
 

@@ -1,31 +1,17 @@
-"""Commands ``run``, ``status``, and one per sharded stage: download, identify, dedup, sample, tokenize."""
+"""Commands ``run``, ``status``, and one for each of the sharded stages identify, dedup, sample, tokenize."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from lola_data.errors import RecipeError
-from lola_data.layout import TREES, Layout
-from lola_data.section_options import section_options, section_values, split_codes
-from lola_data.sections import (
-    ChecksSection,
-    DedupSection,
-    DownloadSection,
-    IdentifySection,
-    SampleSection,
-    Section,
-    TokenizeSection,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lola_data.recipe import Recipe
+from lola_data.layout import Layout
+from lola_data.sections import ChecksSection, DedupSection, IdentifySection, SampleSection, TokenizeSection
+from pipelines.stage_command import stage_command
 
 
 @click.command()
@@ -90,12 +76,11 @@ def status(workdir: str, as_json: bool, with_languages: bool) -> None:
     Example:
       lola-data status work/demo --languages
     """
-    from lola_data import storage
     from pipelines.corpus import status as stage_status
     from pipelines.status_table import render
 
-    layout = Layout(workdir)
-    if not storage.exists(storage.join(workdir, "state")):
+    layout = Layout.found_at(workdir)
+    if layout is None:
         raise RecipeError(
             f"{workdir}: no work folder of `lola-data run` (it has no state/); name the recipe's `workdir`"
         )
@@ -108,100 +93,7 @@ def status(workdir: str, as_json: bool, with_languages: bool) -> None:
         sys.exit(1)
 
 
-_COMMON: list[Callable[[Any], Any]] = [
-    click.option("--workdir", help="Work folder that everything is written below  [default: the recipe's]."),
-    click.option("--recipe", "recipe_path", type=click.Path(path_type=Path), help="Start from this recipe."),
-    click.option("--languages", "codes", metavar="A,B,...", help="Only these languages  [default: all]."),
-    click.option("--seed", type=int, help="Decides every hash-based choice  [default: 1234]."),
-    click.option("--tasks", type=int, help="Tasks the work is split into  [default: 2]."),
-    click.option("--workers", "processes", type=int, help="Tasks that run at the same time  [default: 2]."),
-    click.option("--memory", "memory_mb", type=int, metavar="MB", help="Memory of a task  [default: 4000]."),
-    click.option("--redo", is_flag=True, help="Delete the stage's output first."),
-    click.option("--json", "as_json", is_flag=True, help="Print the manifest's totals as JSON on stdout."),
-]
-
-
-def _stage_command(
-    name: str, sections: dict[str, type[Section]], *, reads: str | None, text: str, without: tuple[str, ...] = ()
-) -> click.Command:
-    """The command of one stage: its section's options, the same code as `run --only`."""
-
-    def command(**options: Any) -> None:
-        recipe = _recipe_of(name, sections, options)
-        given = options.get("input")
-        if given == "":
-            raise RecipeError(f"{name}: INPUT is empty; name a tree, or leave it out")
-        trees = {reads: given} if reads and given else {}
-        manifest = _run_alone(name, recipe, Layout(recipe.workdir, trees), redo=options["redo"])
-        if options["as_json"]:
-            click.echo(json.dumps(manifest.get("totals", {}), ensure_ascii=False, indent=1))
-
-    command.__doc__ = text
-    decorated: Any = command
-    for section in reversed(list(sections.values())):
-        decorated = section_options(section, without=without)(decorated)
-    for option in reversed(_COMMON):
-        decorated = option(decorated)
-    if reads:
-        decorated = click.argument("input", required=False)(decorated)
-    return click.command(name)(decorated)
-
-
-def _recipe_of(name: str, sections: dict[str, type[Section]], options: dict[str, Any]) -> Recipe:
-    from lola_data.recipe import load_recipe, parse_recipe
-
-    overrides: list[str] = []
-    if options["workdir"] is not None:
-        overrides.append(f"workdir={json.dumps(options['workdir'], ensure_ascii=False)}")
-    if options["codes"] is not None:
-        overrides.append(f"languages={json.dumps(split_codes(options['codes']))}")
-    if options["seed"] is not None:
-        overrides.append(f"seed={options['seed']}")
-    if options["tasks"] is not None:
-        overrides.append(f"executor.tasks={options['tasks']}")
-    if options["processes"] is not None:
-        overrides.append(f"executor.workers={options['processes']}")
-    if options["memory_mb"] is not None:
-        overrides.append(f"executor.memory_mb={options['memory_mb']}")
-    for key, section in sections.items():
-        for field, value in section_values(section, options).items():
-            overrides.append(f"{key}.{field}={json.dumps(value, ensure_ascii=False)}")
-    if options["recipe_path"]:
-        return load_recipe(options["recipe_path"], overrides=overrides)
-    if options["workdir"] is None:
-        raise RecipeError(f"{name}: give --workdir, the folder to write to, or --recipe")
-    return parse_recipe("", name=name, overrides=overrides)
-
-
-def _run_alone(name: str, recipe: Recipe, layout: Layout, *, redo: bool) -> dict[str, Any]:
-    from pipelines.corpus import build_stage
-    from pipelines.run import redo as redo_stage
-    from pipelines.run import run_stage
-    from pipelines.state import workdir_lock
-
-    with workdir_lock(layout):
-        stage = build_stage(name, recipe, layout)
-        if redo:
-            redo_stage(stage)
-        manifest = run_stage(stage, recipe.executor)
-    click.echo(f"Wrote {layout.tree(name)} (stage `{name}`, folder {TREES[name]}/)", err=True)
-    return manifest
-
-
-download = _stage_command(
-    "download",
-    {"download": DownloadSection},
-    reads=None,
-    text="""Bring shards in, into WORKDIR/raw/<lang>/.
-
-    \b
-    Examples:
-      lola-data download --source sample --workdir work/mine
-      lola-data download --source local --path /data/culturax --languages de,sw --workdir work/mine
-    """,
-)
-
-identify = _stage_command(
+identify = stage_command(
     "identify",
     {"identify": IdentifySection, "checks": ChecksSection},
     reads="download",
@@ -215,7 +107,7 @@ identify = _stage_command(
     """,
 )
 
-dedup = _stage_command(
+dedup = stage_command(
     "dedup",
     {"dedup": DedupSection},
     reads="identify",
@@ -229,7 +121,7 @@ dedup = _stage_command(
     """,
 )
 
-sample = _stage_command(
+sample = stage_command(
     "sample",
     {"sample": SampleSection},
     reads="dedup",
@@ -243,7 +135,7 @@ sample = _stage_command(
     """,
 )
 
-tokenize = _stage_command(
+tokenize = stage_command(
     "tokenize",
     {"tokenize": TokenizeSection},
     reads="sample",

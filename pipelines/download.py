@@ -1,8 +1,8 @@
 """Stage ``download``: bring raw shards into ``raw/<lang>/``, whole and readable or not at all.
 
 Source (embedded sample, local folder, fsspec prefix, Hugging Face hub) -> plan: which shards -> each fetched into a
-scratch folder, its digest checked and its row groups decoded once -> moved into the raw tree -> manifest with origins
-and digests.
+scratch folder, its digest checked and its rows decoded once -> moved into the raw tree, or made into a raw shard there
+where it is of another shape -> manifest with origins and digests.
 """
 
 from __future__ import annotations
@@ -12,27 +12,36 @@ import errno
 import shutil
 import tempfile
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import xxhash
+from datatrove.utils.logging import logger
 
 from lola_data import storage
 from lola_data.errors import ShardError, StageError
-from lola_data.layout import TREES
 from lola_data.manifest import Counts, OutputFile, UnitReport, build_manifest
-from lola_data.schemas import RAW
-from lola_data.shards import Unit, open_parquet, read_batches
-from pipelines.sources import CHUNK_BYTES, LocalSource, RawShard, Source, UrlSource
+from lola_data.shards import ShardWriter
+from pipelines.digests import mismatch, sha256_of
+from pipelines.selection import pick, rows_in
+from pipelines.shapes import Shape, check_parquet
+from pipelines.shard_pattern import ShardPattern
+from pipelines.sources import CHUNK_BYTES, LocalSource, RawShard, Source, origin_path
 from pipelines.stage import ShardStep, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lola_data.layout import Layout
     from lola_data.recipe import Recipe
     from lola_data.sections import DownloadSection
 
 STAGE = "download"
+SELECTION = ("languages", "max_shards", "max_documents", "max_bytes", "seed")
+"""Settings that say which shards are taken, and nothing of what becomes of one."""
+_SHAPING = ("files", "names", "columns", "extra_columns", "source_name", "checksums")
 
 
 def build(recipe: Recipe, layout: Layout) -> Stage:
@@ -44,25 +53,36 @@ def build(recipe: Recipe, layout: Layout) -> Stage:
         settings |= {"repo": section.repo, "revision": section.revision}
     elif section.path is not None:
         settings["path"] = section.path
-    if section.max_shards is not None:
-        settings |= {"max_shards": section.max_shards, "seed": recipe.seed}
+    limits = {name: getattr(section, name) for name in ("max_shards", "max_documents", "max_bytes")}
+    limits = {name: int(value) for name, value in limits.items() if value is not None}
+    if limits:
+        settings |= {**limits, "seed": recipe.seed}
+    for name in _SHAPING:
+        if getattr(section, name) != type(section).model_fields[name].get_default(call_default_factory=True):
+            settings[name] = getattr(section, name)
     return DownloadStage(STAGE, layout, [step], settings, inputs=[], languages=recipe.selected)
 
 
 def open_source(section: DownloadSection, layout: Layout) -> Source:
     """The source that a recipe names."""
+    pattern = ShardPattern(section.files, dict(section.names))
+    scratch, checksums = scratch_folder(layout), section.checksums
     if section.source == "hub":
         # The hub's client is slow to import.
         from pipelines.hub import HubSource
 
-        return HubSource(section.repo, section.revision, scratch_folder(layout))
+        return HubSource(section.repo, section.revision, scratch, pattern, checksums=checksums)
     if section.source == "sample":
         from lola_data.sample_corpus import sample_root
 
         # Small, and part of the installed package: a link would let a slip in the work folder damage it.
         return LocalSource(str(sample_root()), link=False)
     path = section.path or ""
-    return UrlSource(path) if storage.is_remote(path) else LocalSource(path)
+    if not storage.is_remote(path):
+        return LocalSource(path, pattern, checksums=checksums)
+    from pipelines.url_source import UrlSource
+
+    return UrlSource(path, scratch, pattern, checksums=checksums)
 
 
 def scratch_folder(layout: Layout) -> Path:
@@ -70,42 +90,6 @@ def scratch_folder(layout: Layout) -> Path:
     if not storage.is_remote(layout.workdir):
         return storage.local_path(layout.scratch(STAGE))
     return Path(tempfile.gettempdir()) / f"lola-data-{xxhash.xxh64_hexdigest(layout.workdir.encode())}" / STAGE
-
-
-def pick(shards: list[RawShard], max_shards: int, seed: int) -> list[RawShard]:
-    """At most ``max_shards`` of each language: those whose paths hash lowest with the seed; order is kept.
-
-    A larger ``max_shards`` keeps all that a smaller one picks.
-    """
-    by_lang: dict[str, list[RawShard]] = defaultdict(list)
-    for shard in shards:
-        by_lang[shard.lang].append(shard)
-    picked: set[str] = set()
-    for some in by_lang.values():
-        some.sort(key=lambda shard: (xxhash.xxh64_intdigest(f"{seed}/shards/{shard.path}".encode()), shard.path))
-        picked.update(shard.path for shard in some[:max_shards])
-    return [shard for shard in shards if shard.path in picked]
-
-
-def check_shard(path: Path, shown: str) -> int:
-    """Rows of a Parquet file with a usable ``text`` column, every row group of which can be decoded.
-
-    Args:
-        path: the local file.
-        shown: where it came from, for messages.
-
-    Raises:
-        ShardError: cut off, damaged (the row group and its bytes are named), not Parquet, or of a foreign schema.
-    """
-    try:
-        with open_parquet(str(path)) as file:
-            groups, rows = file.metadata.num_row_groups, file.metadata.num_rows
-        whole = Unit(path.parent.name, path.name, path.stem, 0, groups, 0, rows, 0)
-        for _ in read_batches(str(path.parent), whole, RAW):
-            pass
-    except ShardError as error:
-        raise ShardError(str(error).replace(str(path), shown)) from error
-    return rows
 
 
 class FetchStep(ShardStep):
@@ -119,9 +103,10 @@ class FetchStep(ShardStep):
         self.languages = languages
         self.seed = seed
 
-    def source(self) -> Source:
-        """The source, opened anew: it may hold connections."""
-        return open_source(self.section, self.layout)
+    def source(self, commit: str | None = None) -> Source:
+        """The source, opened anew: it may hold connections. ``commit``: of the hub, in place of the revision."""
+        section = self.section if commit is None else self.section.model_copy(update={"revision": commit})
+        return open_source(section, self.layout)
 
     def plan(self) -> list[RawShard]:
         """The shards to bring in, sorted by path.
@@ -129,19 +114,50 @@ class FetchStep(ShardStep):
         Raises:
             StageError: source missing or out of reach, a selected language is not there, or too little disk.
         """
-        source = self.source()
         recorded = [RawShard(**value) for value in self.state.plan(self.phase) or []]
-        if recorded and source.pinned:
-            return recorded
-        shards = source.shards(self.languages)
-        _check_languages(source, shards, self.languages)
-        if self.section.max_shards is not None:
-            shards = pick(shards, self.section.max_shards, self.seed)
+        if recorded and self.section.source == "hub":
+            if not self.state.plan_is_old():
+                return recorded
+            # More of the same means of the same commit, wherever the branch is now.
+            source = self.source(recorded[0].origin.partition("@")[2].partition("/")[0])
+        else:
+            source = self.source()
+        shards = self.choose(source)[0]
         if recorded and self._only_mended(recorded, shards):
             return recorded
-        if not isinstance(source, LocalSource):
+        self._check_kept(shards)
+        if source.remote:
             self._check_space(shards)
         return shards
+
+    def choose(self, source: Source) -> tuple[list[RawShard], list[RawShard]]:
+        """The shards that the limits leave, and all that the source has of the languages.
+
+        Raises:
+            StageError: source out of reach, or a selected language is not there.
+        """
+        shards = source.shards(self.languages)
+        _check_languages(source, shards, self.languages)
+        section = self.section
+        picked = pick(
+            shards,
+            self.seed,
+            max_shards=section.max_shards,
+            max_documents=section.max_documents,
+            max_bytes=section.max_bytes,
+            rows=lambda shard: rows_in(source, shard),
+        )
+        return picked, shards
+
+    def _check_kept(self, shards: list[RawShard]) -> None:
+        """Raise StageError if a shard is in the tree that the choice leaves out: it would pass for chosen."""
+        chosen = {shard.key for shard in shards}
+        left_out = sorted(self.state.done_keys(self.phase) - chosen)
+        if left_out:
+            raise StageError(
+                f"{STAGE}: {self.layout.tree(STAGE)} has {len(left_out)} shards that are not among those chosen now "
+                f"({left_out[0]}, for one). Run with `--redo {STAGE}` to begin afresh, or choose another folder"
+            )
 
     def _only_mended(self, recorded: list[RawShard], shards: list[RawShard]) -> bool:
         """Whether the same shards are there, and those that are done as they were: one that failed may be mended."""
@@ -154,31 +170,52 @@ class FetchStep(ShardStep):
         folder = scratch_folder(self.layout)
         while not folder.exists():
             folder = folder.parent
-        needed, free = sum(shard.bytes for shard in shards), shutil.disk_usage(folder).free
+        done = self.state.done_keys(self.phase)
+        needed = sum(shard.bytes for shard in shards if shard.key not in done)
+        free = shutil.disk_usage(folder).free
         if needed > free:
             raise StageError(
                 f"{STAGE}: {len(shards)} shards need {needed / 1e9:,.1f} GB, but {folder} has {free / 1e9:,.1f} GB "
-                f"free. Choose fewer `languages`, set `download.max_shards`, or put `workdir` on a bigger disk"
+                f"free. Choose fewer `languages`, set `max_bytes` or `max_shards`, or put `workdir` on a bigger disk"
             )
 
     def work_from_json(self, value: dict[str, Any]) -> RawShard:
         """A shard of the recorded plan."""
         return RawShard(**value)
 
+    def announce(self, left: Sequence[Any], workers: int) -> list[str]:
+        """What is to come: size, disk and, at the rate of a small piece of it, time."""
+        source = self.source()
+        if not source.remote:
+            return []
+        # Only a run that has something to fetch pays for this.
+        from pipelines.forecast import WORTH_PROBING, forecast, forecast_words
+
+        shards = list(left)
+        probe = sum(shard.bytes for shard in shards) >= WORTH_PROBING
+        return [forecast_words(forecast(source, shards, scratch_folder(self.layout), workers, probe=probe))]
+
+    def under_way(self) -> int:
+        """Bytes of files that are not complete yet."""
+        partial = scratch_folder(self.layout) / "partial"
+        return sum(size for _, size in storage.list_files(str(partial), ""))
+
     def process(self, work: RawShard) -> UnitReport:
         """Fetch one shard, check it and put it in its place."""
-        source = self.source()
+        source, shape = self.source(), Shape.of(self.section)
         target = storage.join(self.layout.tree(STAGE), work.path)
-        staged = scratch_folder(self.layout) / "fetched" / work.path
+        name = origin_path(work).rpartition("/")[2]
+        staged = scratch_folder(self.layout) / "fetched" / work.path / name
+        extra: dict[str, Any] = {"path": work.path, "origin": work.origin}
         try:
-            sha256 = self._already_there(work, target)
-            arrived = storage.local_path(target) if sha256 else staged
-            if not sha256:
-                sha256 = source.fetch(work, staged)
-            rows = check_shard(arrived, source.locate(work))
-            size = arrived.stat().st_size
-            if arrived == staged:
-                _move(staged, target)
+            digest = self._already_there(work, target) if shape.as_published(name) else None
+            if digest:
+                rows = check_parquet(storage.local_path(target), source.locate(work))
+            else:
+                digest, rows = self._take_in(source, shape, work, staged, target)
+            if not shape.as_published(name):
+                extra["origin_sha256"], digest = digest, _sha256_in(target)
+            size = storage.size(target)
         except OSError as error:
             raise ShardError(
                 f"{source.locate(work)}: cannot be put into {self.layout.workdir}: {error.strerror or error}. Free "
@@ -186,20 +223,59 @@ class FetchStep(ShardStep):
             ) from error
         finally:
             staged.unlink(missing_ok=True)
-        report = UnitReport(work.key, files=[OutputFile(f"{TREES[STAGE]}/{work.path}", size, rows)])
+            with suppress(OSError):
+                staged.parent.rmdir()
+        report = UnitReport(work.key, files=[OutputFile(self.layout.file(STAGE, work.path), size, rows)])
         report.take(work.lang, Counts(documents=rows))
         report.give(work.lang, Counts(documents=rows))
-        report.extra = {"path": work.path, "origin": work.origin, "sha256": sha256}
+        report.extra = {**extra, "sha256": digest}
         return report
+
+    def _take_in(
+        self, source: Source, shape: Shape, work: RawShard, staged: Path, target: str
+    ) -> tuple[str | None, int]:
+        """Fetch, check and put in place: the SHA-256 of what came, and the rows.
+
+        What cannot be read is fetched once more, unless its digest says that the source has it no better.
+        """
+        asides: list[str] = []
+        while True:
+            digest = source.fetch(work, staged)
+            try:
+                if shape.as_published(staged.name):
+                    rows = check_parquet(staged, source.locate(work))
+                    digest = digest or sha256_of(staged)
+                    _move(staged, target)
+                    return digest, rows
+                digest = digest or sha256_of(staged)
+                return digest, _write_raw(shape, staged, target, source.locate(work))
+            except ShardError as error:
+                vouched = bool(work.digest or work.listed)
+                aside = None if vouched or not source.remote else source.set_aside(staged, work)
+                asides += [str(aside)] if aside else []
+                if aside is None or len(asides) > 1:
+                    kept = f" What came is kept: {', '.join(asides)}" if asides else ""
+                    raise ShardError(f"{error}{kept}") from error
+                logger.warning(f"{error}: set aside as {aside}, fetched again")
 
     def _already_there(self, work: RawShard, target: str) -> str | None:
         # A run that was killed after the file was in place, and before that was recorded, need not fetch it again.
         path = storage.local_path(target)
         if storage.is_remote(target) or not (work.digest or "").startswith("sha256:") or not path.exists():
             return None
-        from pipelines.hub import mismatch
-
         return (work.digest or "").partition(":")[2] if mismatch(path, work) is None else None
+
+
+def _write_raw(shape: Shape, arrived: Path, target: str, shown: str) -> int:
+    """Make a raw shard of a file of another shape; its rows."""
+    with ShardWriter(target, shape.schema(arrived, shown)) as writer:
+        for batch in shape.batches(arrived, shown):
+            writer.write(batch)
+    return writer.rows
+
+
+def _sha256_in(target: str) -> str | None:
+    return None if storage.is_remote(target) else sha256_of(storage.local_path(target))
 
 
 def _check_languages(source: Source, shards: list[RawShard], languages: list[str] | None) -> None:
@@ -217,7 +293,7 @@ def _check_languages(source: Source, shards: list[RawShard], languages: list[str
     if not shards:
         raise StageError(
             f"{STAGE}: {source.place}: no shards there; it must hold <lang>/*.parquet (folders: "
-            f"{', '.join(source.folders()[:10]) or 'none'})"
+            f"{', '.join(source.folders()[:10]) or 'none'}), or say in `files` how they are named"
         )
 
 
@@ -241,6 +317,7 @@ class DownloadStage(Stage):
     """The stage, with what its manifest adds: where each shard came from, and its digest."""
 
     languages: list[str] | None = None
+    grows: ClassVar[bool] = True
 
     def finish(self, reports: list[UnitReport], fingerprint: dict[str, Any]) -> dict[str, Any]:
         """The manifest.
@@ -260,6 +337,15 @@ class DownloadStage(Stage):
                 f"{'it' if len(empty) == 1 else 'them'} out of `languages` and run with `--redo {STAGE}`"
             )
         return build_manifest(self.name, reports, fingerprint=fingerprint, extra={"source": self._origins(reports)})
+
+    def same_units(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
+        """Whether two fingerprints differ in nothing but which shards are taken."""
+
+        def rest(fingerprint: dict[str, Any]) -> dict[str, Any]:
+            settings = {name: value for name, value in fingerprint["settings"].items() if name not in SELECTION}
+            return {**fingerprint, "settings": settings}
+
+        return rest(old) == rest(new)
 
     def _origins(self, reports: list[UnitReport]) -> dict[str, Any]:
         shards = [report.extra for report in sorted(reports, key=lambda report: report.key)]

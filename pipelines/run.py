@@ -97,7 +97,10 @@ def run_stage(stage: Stage | DriverStage, executor: ExecutorSection) -> dict[str
     state = StageState(stage.layout, stage.name)
     _check_overlap(stage)
     fingerprint = fingerprint_of(stage)
-    state.begin(fingerprint, same_units=stage.same_units if isinstance(stage, Stage) else None)
+    if isinstance(stage, Stage):
+        state.begin(fingerprint, same_units=stage.same_units, grows=stage.grows)
+    else:
+        state.begin(fingerprint)
     state.forget_failures(WHOLE)
     if _up_to_date(stage, state):
         say(f"{stage.name}: up to date")
@@ -193,7 +196,7 @@ def _files_of(layout: Layout, name: str) -> list[tuple[Path, int]]:
         return [(manifest, 0)]
     root = storage.local_path(layout.workdir)
     files = storage.read_json(str(manifest)).get("files", [])
-    return [(root / file["path"], file["bytes"]) for file in files if file["path"].startswith(f"{TREES[name]}/")]
+    return [(root / file["path"], file["bytes"]) for file in files if file["path"].startswith(layout.file(name, ""))]
 
 
 def _up_to_date(stage: Stage | DriverStage, state: StageState) -> bool:
@@ -259,8 +262,11 @@ def _run_phase(stage: Stage, step: ShardStep, executor: ExecutorSection) -> None
     if not left:
         return
 
+    for line in step.announce(left, executor.workers):
+        say(line)
+
     def completed() -> int:
-        return sum(sizes.get(key, 0) for key in state.done_keys(step.phase))
+        return sum(sizes.get(key, 0) for key in state.done_keys(step.phase)) + step.under_way()
 
     with phase_bar(label, sum(sizes.values()), completed) as update:
         lost = run_phase(
@@ -312,6 +318,10 @@ def redo(stage: Stage | DriverStage) -> None:
     if storage.is_remote(stage.layout.workdir):
         raise StageError(f"{stage.layout.workdir}: --redo deletes local folders only; delete the remote ones yourself")
     _check_overlap(stage)
+    if stage.layout.hidden:
+        # The folder is the user's: what this stage put there goes, and nothing else.
+        for path, _ in _files_of(stage.layout, stage.name):
+            path.unlink(missing_ok=True)
     for root in stage.output_roots():
         path = storage.local_path(root)
         if stage.name in stage.layout.trees and path == storage.local_path(stage.layout.tree(stage.name)):

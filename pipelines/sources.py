@@ -1,22 +1,26 @@
-"""Where raw shards come from: a local folder or any fsspec prefix, laid out as ``<lang>/*.parquet``.
+"""Where raw shards come from, and how they become local files: what every source has, and the local folder.
 
-In: the place a recipe names. Out: the shards that are there, as :class:`RawShard`, and each of them as a local file.
-The Hugging Face hub, which has its own protocol, is :class:`pipelines.hub.HubSource`.
+In: the place a recipe names. Out: the shards that are there, as :class:`RawShard`, and each of them as a local file,
+gone on with where it broke off, checked against every digest that the source states, and set aside if it is wrong.
+Sources that are far away are :class:`pipelines.url_source.UrlSource` and :class:`pipelines.hub.HubSource`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import time
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
+
+import xxhash
+from datatrove.utils.logging import logger
 
 from lola_data import storage
-from lola_data.errors import LolaError, ShardError, StageError
+from lola_data.errors import ShardError, StageError
+from pipelines.digests import LISTING, listed_digests, mismatch, sha256_of
+from pipelines.shard_pattern import PARQUET, ShardPattern
 
 CHUNK_BYTES = 2**20
 """Bytes read and written at a time."""
@@ -24,8 +28,10 @@ FIRST_WAIT_SECONDS = 1.0
 """Before the first new attempt; doubled before each further one."""
 LONGEST_WAIT_SECONDS = 60.0
 """No back-off is longer, unless the server asks for it."""
-URL_ATTEMPTS = 5
-"""Attempts to read a file below an fsspec prefix; the libraries below retry single requests by themselves."""
+MOST_WAIT_SECONDS = 3600.0
+"""A server that asks for a longer pause than this is not waited for."""
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+"""HTTP status codes that may go away by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class RawShard:
     """A shard to bring in: one unit of work."""
 
     lang: str
-    """Folder, which is the language that the source claims."""
+    """Code of the language that the source claims."""
     path: str
     """Of the shard in the raw tree: ``<lang>/<file>.parquet``."""
     origin: str
@@ -42,28 +48,41 @@ class RawShard:
     """File bytes, as listed by the source; 0 where it does not say."""
     digest: str | None = None
     """What the source says the content is: ``sha256:<hex>``, or ``git:<hex>`` for a file that git keeps itself."""
+    listed: str | None = None
+    """SHA-256 that ``checksum.sha256`` beside the shard lists."""
+    version: str | None = None
+    """What changes when the source's file does (its ETag or time), where there is no digest."""
 
     @property
     def key(self) -> str:
         """Unique name: the path without suffix."""
         return str(PurePosixPath(self.path).with_suffix(""))
 
+    @property
+    def label(self) -> str | None:
+        """Name of this very content, or None if the source tells nothing that would change with it."""
+        known = [part for part in (self.digest, self.listed, self.version) if part]
+        return xxhash.xxh64_hexdigest("|".join([*known, str(self.bytes)]).encode()) if known else None
+
     def to_json(self) -> dict[str, Any]:
         """A plain dict; ``RawShard(**value)`` is its inverse."""
         return asdict(self)
 
 
-def raw_path(path: str) -> str:
-    """Path in the raw tree of ``<lang>/[<folder>/...]<file>.parquet``: one level deep, inner folders in the name."""
-    lang, _, rest = path.partition("/")
-    return f"{lang}/{rest.replace('/', '-')}"
-
-
 class Source(ABC):
-    """A place that has shards."""
+    """A place that has shards.
 
-    pinned = False
-    """Whether what was listed once can never change, so that a resumed run need not list it again."""
+    Args:
+        pattern: which of its files are shards.
+        checksums: whether ``checksum.sha256`` files beside the shards are believed.
+    """
+
+    remote = True
+    """Whether bringing a shard costs time and disk."""
+
+    def __init__(self, pattern: ShardPattern, *, checksums: bool = True) -> None:
+        self.pattern = pattern
+        self.checksums = checksums
 
     @property
     @abstractmethod
@@ -72,14 +91,14 @@ class Source(ABC):
 
     @abstractmethod
     def folders(self) -> list[str]:
-        """Folders at the top that may be languages, sorted."""
+        """Names that may be languages, sorted."""
 
     @abstractmethod
     def shards(self, languages: list[str] | None) -> list[RawShard]:
         """Shards of the languages (None: all), sorted by path. A language that is not there gives none.
 
         Raises:
-            StageError: the place is missing, out of reach, or not laid out as ``<lang>/*.parquet``.
+            StageError: the place is missing, out of reach, or not laid out as the pattern says.
         """
 
     def locate(self, shard: RawShard) -> str:
@@ -87,26 +106,87 @@ class Source(ABC):
         return storage.join(self.place, shard.origin)
 
     @abstractmethod
+    def open(self, shard: RawShard) -> IO[bytes]:
+        """A shard opened where it lies, for reading here and there.
+
+        Raises:
+            Exception: of whatever library reads it.
+        """
+
+    @abstractmethod
     def fetch(self, shard: RawShard, target: Path) -> str | None:
         """Bring a shard to the local path ``target``, replacing what is there, and return its SHA-256 if known.
 
         Raises:
-            ShardError: it cannot be had complete; ``target`` is not there.
+            ShardError: it cannot be had complete and as its source says it is; ``target`` is not there.
         """
 
+    def set_aside(self, arrived: Path, shard: RawShard) -> Path | None:
+        """Keep a file that came wrong where it can be looked at, and say where; None: it is not worth keeping."""
+        del arrived, shard
+        return None
 
-def _in_language_folders(place: str, files: list[tuple[str, int]], languages: list[str] | None) -> list[RawShard]:
-    shards: list[RawShard] = []
-    for path, size in files:
-        if "/" not in path:
-            raise StageError(
-                f"{storage.join(place, path)}: shards lie in a folder of their language, <lang>/<shard>.parquet, below "
-                f"`path`. Move the file into such a folder, or set `path` to the folder above"
+
+class RemoteSource(Source):
+    """A source whose files are copied over a network, which may break off or bring something else.
+
+    Args:
+        pattern: as for every source.
+        scratch: local folder for files that are not complete yet, and for those that came wrong.
+        checksums: as for every source.
+    """
+
+    def __init__(self, pattern: ShardPattern, scratch: Path, *, checksums: bool = True) -> None:
+        super().__init__(pattern, checksums=checksums)
+        self._scratch = scratch
+
+    @abstractmethod
+    def _complete(self, shard: RawShard, partial: Path) -> None:
+        """Add to ``partial`` until it has the listed size, or the server has no more to give. Raises ShardError."""
+
+    def fetch(self, shard: RawShard, target: Path) -> str | None:
+        """Bring a file to ``target`` and return its SHA-256.
+
+        A file that came wrong is kept aside below ``<scratch>/rejected`` and fetched once more.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._check_listing(shard)
+        # The label in the name keeps bytes of another version from being added to.
+        partial = self._scratch / "partial" / f"{shard.path}.{shard.label or 'unknown'}"
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        if shard.label is None:
+            partial.unlink(missing_ok=True)
+        faults: list[str] = []
+        for _ in range(2):
+            self._complete(shard, partial)
+            fault = mismatch(partial, shard)
+            if fault is None:
+                partial.replace(target)
+                kind, _, digest = (shard.digest or "").partition(":")
+                return digest if kind == "sha256" else sha256_of(target)
+            faults.append(f"{self.set_aside(partial, shard)}: {fault}")
+            logger.warning(f"{self.locate(shard)}: came wrong and is set aside as {faults[-1]}")
+        raise ShardError(
+            f"{self.locate(shard)}: came wrong twice and is not taken in; what came is kept: {'; '.join(faults)}. "
+            f"Try again later, or pin another `revision`"
+        )
+
+    def _check_listing(self, shard: RawShard) -> None:
+        kind, _, digest = (shard.digest or "").partition(":")
+        if kind == "sha256" and shard.listed and shard.listed != digest:
+            raise ShardError(
+                f"{self.locate(shard)}: the source contradicts itself: it has sha256 {digest}, but {LISTING} beside it "
+                f"lists {shard.listed}. Tell its keeper; to take the file in all the same, set `checksums: false`"
             )
-        lang = path.split("/")[0]
-        if languages is None or lang in languages:
-            shards.append(RawShard(lang, raw_path(path), path, size))
-    return sorted(shards, key=lambda shard: shard.path)
+
+    def set_aside(self, arrived: Path, shard: RawShard) -> Path:
+        """Move a file to ``<scratch>/rejected``, numbered."""
+        number = 1
+        while (rejected := self._scratch / "rejected" / f"{shard.path}.{number}").exists():
+            number += 1
+        rejected.parent.mkdir(parents=True, exist_ok=True)
+        arrived.replace(rejected)
+        return rejected
 
 
 class LocalSource(Source):
@@ -114,10 +194,17 @@ class LocalSource(Source):
 
     Args:
         root: the folder.
+        pattern: as for every source.
         link: whether linking is wanted at all.
+        checksums: as for every source.
     """
 
-    def __init__(self, root: str, *, link: bool = True) -> None:
+    remote = False
+
+    def __init__(
+        self, root: str, pattern: ShardPattern | None = None, *, link: bool = True, checksums: bool = True
+    ) -> None:
+        super().__init__(pattern or ShardPattern(), checksums=checksums)
         self._root = root
         self._link = link
         self._files: list[tuple[str, int]] | None = None
@@ -133,21 +220,34 @@ class LocalSource(Source):
             if not folder.is_dir():
                 what = "is a file, not a folder" if folder.exists() else "no such folder"
                 raise StageError(f"{self._root}: {what}; set `path` to the folder that holds <lang>/*.parquet")
-            self._files = storage.list_files(self._root, ".parquet")
+            self._files = storage.list_files(self._root, "")
         return self._files
 
     def folders(self) -> list[str]:
-        """Folders with a shard in them."""
-        return sorted({path.split("/")[0] for path, _ in self._listed() if "/" in path})
+        """Languages with a shard."""
+        return languages_in(self.pattern, self._listed())
 
     def shards(self, languages: list[str] | None) -> list[RawShard]:
         """Shards below the folder."""
-        return _in_language_folders(self._root, self._listed(), languages)
+        shards = matching(self, self._listed(), languages)
+        return with_listed(self, shards, {path for path, _ in self._listed()}, self._read)
+
+    def _read(self, path: str) -> str:
+        return storage.local_path(storage.join(self._root, path)).read_text(encoding="utf-8", errors="replace")
+
+    def open(self, shard: RawShard) -> IO[bytes]:
+        """The file itself."""
+        return storage.local_path(self.locate(shard)).open("rb")
 
     def fetch(self, shard: RawShard, target: Path) -> str | None:
-        """Link or copy one file."""
+        """Link or copy one file, after a look at whether it is what ``checksum.sha256`` says."""
         # Shards of a hub cache are symbolic links; what is wanted is the file itself.
         source = storage.local_path(self.locate(shard)).resolve()
+        if shard.listed and source.is_file() and (fault := mismatch(source, shard)):
+            raise ShardError(
+                f"{self.locate(shard)}: damaged: {fault}. Bring a sound copy, or set `checksums: false` if that list "
+                f"is known to be out of date"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         if not self._link:
@@ -171,91 +271,56 @@ class LocalSource(Source):
             shutil.copyfileobj(handle, output, CHUNK_BYTES)
 
 
-class UrlSource(Source):
-    """A prefix that fsspec can list: ``s3://``, ``gs://``, ``https://`` with directory pages, ``memory://``, ..."""
+def languages_in(pattern: ShardPattern, files: list[tuple[str, int]]) -> list[str]:
+    """Languages that have a shard among ``files`` (path, bytes), sorted."""
+    return sorted({found.lang for path, _ in files if (found := pattern.match(path)) is not None})
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix.rstrip("/")
-        self._files: list[tuple[str, int]] | None = None
 
-    @property
-    def place(self) -> str:
-        """The prefix."""
-        return self._prefix
+def matching(source: Source, files: list[tuple[str, int]], languages: list[str] | None) -> list[RawShard]:
+    """The shards among ``files`` (path below the root, bytes), by raw path.
 
-    def _listed(self) -> list[tuple[str, int]]:
-        if self._files is None:
-            try:
-                self._files = _list_prefix(self._prefix)
-            except LolaError:
-                raise
-            except Exception as error:
-                # Every fsspec backend raises errors of its own library.
-                raise StageError(
-                    f"{self._prefix}: cannot be listed ({type(error).__name__}: {_first_line(error)}). {self._advice()}"
-                ) from error
-        return self._files
-
-    def _advice(self) -> str:
-        if self._prefix.startswith(("http://", "https://")):
-            return (
-                "Shards are found through directory pages, which this server does not seem to have: use its s3:// or "
-                "gs:// address, or fetch the files yourself and set `source: local`"
+    Raises:
+        StageError: a Parquet file lies right under the root, in no language's folder.
+    """
+    sizes = dict(files)
+    found = source.pattern.matches(sizes, languages)
+    for path in sizes:
+        # Beside folders that were asked for by name it is something else.
+        meant = languages is None or not found
+        if meant and "/" not in path and path.endswith(PARQUET) and source.pattern.match(path) is None:
+            raise StageError(
+                f"{storage.join(source.place, path)}: shards lie in a folder of their language, "
+                f"<lang>/<shard>.parquet, below `path`. Move the file into such a folder, set `path` to the folder "
+                f"above, or say in `files` how they are named"
             )
-        return "Check the address and the credentials"
-
-    def folders(self) -> list[str]:
-        """Folders with a shard in them."""
-        return sorted({path.split("/")[0] for path, _ in self._listed() if "/" in path})
-
-    def shards(self, languages: list[str] | None) -> list[RawShard]:
-        """Shards below the prefix."""
-        files = self._listed()
-        if not files:
-            raise StageError(f"{self._prefix}: no *.parquet files there. {self._advice()}")
-        return _in_language_folders(self._prefix, files, languages)
-
-    def fetch(self, shard: RawShard, target: Path) -> str | None:
-        """Copy one file; begun anew when it breaks off, for a prefix may change between two attempts."""
-        place = self.locate(shard)
-        for attempt in range(1, URL_ATTEMPTS + 1):
-            try:
-                self._copy(place, shard, target)
-                return None
-            except LolaError:
-                raise
-            except FileNotFoundError as error:
-                raise ShardError(f"{place}: no such shard any more; bring it back and run again") from error
-            except PermissionError as error:
-                raise ShardError(f"{place}: access refused ({_first_line(error)}); check the credentials") from error
-            except Exception as error:
-                # Every fsspec backend raises errors of its own library.
-                if attempt == URL_ATTEMPTS:
-                    raise ShardError(
-                        f"{place}: cannot be read, {URL_ATTEMPTS} times over ({type(error).__name__}: "
-                        f"{_first_line(error)}). Run the same command again to go on"
-                    ) from error
-                time.sleep(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (attempt - 1)))
-        raise AssertionError("unreachable")
-
-    def _copy(self, place: str, shard: RawShard, target: Path) -> None:
-        with storage.atomic_output(str(target)) as output, storage.open_input(place) as handle:
-            shutil.copyfileobj(handle, output, CHUNK_BYTES)
-            if shard.bytes and output.tell() != shard.bytes:
-                raise OSError(errno.EIO, f"{output.tell():,} of {shard.bytes:,} bytes came")
+    return [RawShard(one.lang, one.raw, one.path, sizes[one.path]) for one in found]
 
 
-def _list_prefix(prefix: str) -> list[tuple[str, int]]:
-    filesystem, base = storage.filesystem_of(prefix)
-    base = str(base).rstrip("/")
-    files: list[tuple[str, int]] = []
-    for name, info in filesystem.find(base, detail=True).items():
-        path = str(name)[len(base) :].lstrip("/")
-        if path.endswith(".parquet") and not any(part.startswith(".") for part in path.split("/")):
-            size = info.get("size")
-            files.append((path, int(filesystem.size(name) or 0) if size is None else int(size)))
-    return sorted(files)
+def with_listed(source: Source, shards: list[RawShard], paths: Any, read: Any) -> list[RawShard]:
+    """The shards, each with the SHA-256 that the ``checksum.sha256`` in its folder lists, if there is one.
+
+    Args:
+        source: where they lie.
+        shards: found there.
+        paths: all paths below its root.
+        read: gives the text of one of them.
+    """
+    if not source.checksums:
+        return shards
+    listings: dict[str, dict[str, str]] = {}
+    for folder in {origin_path(shard).rpartition("/")[0] for shard in shards}:
+        path = f"{folder}/{LISTING}".lstrip("/")
+        if path in paths:
+            listings[folder] = listed_digests(read(path))
+    known: list[RawShard] = []
+    for shard in shards:
+        folder, _, name = origin_path(shard).rpartition("/")
+        known.append(replace(shard, listed=listings.get(folder, {}).get(name)))
+    return known
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def origin_path(shard: RawShard) -> str:
+    """Path of a shard below the root of its source."""
+    if shard.origin.startswith("hf://"):
+        return shard.origin.partition("@")[2].partition("/")[2]
+    return shard.origin

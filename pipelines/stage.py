@@ -103,6 +103,15 @@ class ShardStep(PipelineStep, ABC):
     def plan(self) -> Sequence[Work]:
         """All units of work, in a fixed order. Only reads; called once, by the driver."""
 
+    def announce(self, left: Sequence[Work], workers: int) -> list[str]:
+        """Lines to say before the units that are left are begun."""
+        del left, workers
+        return []
+
+    def under_way(self) -> int:
+        """Bytes done of units that are not finished, for the progress bar."""
+        return 0
+
     def work_from_json(self, value: dict[str, Any]) -> Work:
         """The inverse of the unit's ``to_json``."""
         return Unit(**value)
@@ -189,6 +198,8 @@ class Stage:
     settings: dict[str, Any]
     inputs: list[str]
     extra: dict[str, Any] = field(default_factory=dict)
+    grows: ClassVar[bool] = False
+    """Whether a finished stage goes on under a recipe that asks for more of the same."""
 
     def finish(self, reports: list[UnitReport], fingerprint: dict[str, Any]) -> dict[str, Any]:
         """The manifest, from the reports of the last phase. A subclass may check, write more files, or raise."""

@@ -47,6 +47,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+_REPLAN = "replan.json"
+
+
 class StageState:
     """The records of one stage below ``<workdir>/state/<stage>``. Cheap to make; holds no open file."""
 
@@ -63,7 +66,11 @@ class StageState:
         return storage.read_json(path) if storage.exists(path) else None
 
     def begin(
-        self, fingerprint: dict[str, Any], *, same_units: Callable[[dict[str, Any], dict[str, Any]], bool] | None = None
+        self,
+        fingerprint: dict[str, Any],
+        *,
+        same_units: Callable[[dict[str, Any], dict[str, Any]], bool] | None = None,
+        grows: bool = False,
     ) -> None:
         """Start or resume with this fingerprint.
 
@@ -71,6 +78,7 @@ class StageState:
             fingerprint: what decides the stage's output.
             same_units: whether units finished under the recorded fingerprint are what this one would make of them; a
                 stage that is not complete then goes on under this one.
+            grows: whether such a stage also goes on after it was complete, with a plan made anew: more of the same.
 
         Raises:
             StageError: it was begun with another one; the first fields that changed are named.
@@ -80,8 +88,11 @@ class StageState:
             storage.write_json(self._path("fingerprint.json"), fingerprint)
             return
         changed = differences(recorded, fingerprint)
-        if changed and same_units and not self.complete() and same_units(recorded, fingerprint):
+        if changed and same_units and (grows or not self.complete()) and same_units(recorded, fingerprint):
             storage.write_json(self._path("fingerprint.json"), fingerprint)
+            if grows:
+                self.forget_completion()
+                storage.write_json(self._path(_REPLAN), {"because": changed})
         elif changed:
             shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
             raise StageError(
@@ -104,9 +115,14 @@ class StageState:
         path = self._path(phase, "plan.json")
         return storage.read_json(path) if storage.is_filled(path) else None
 
+    def plan_is_old(self) -> bool:
+        """Whether what is recorded was planned for a recipe that asked for less."""
+        return storage.exists(self._path(_REPLAN))
+
     def write_plan(self, phase: str, plan: list[dict[str, Any]]) -> None:
         """Record the plan of a phase."""
         storage.write_record(self._path(phase, "plan.json"), plan)
+        storage.remove(self._path(_REPLAN))
 
     def done_keys(self, phase: str) -> set[str]:
         """Keys of the finished units of a phase."""
@@ -195,7 +211,7 @@ def workdir_lock(layout: Layout) -> Iterator[None]:
     if storage.is_remote(layout.workdir):
         yield
         return
-    with _open_lock(storage.local_path(layout.workdir) / "state" / "lock") as handle:
+    with _open_lock(storage.local_path(layout.kept) / "state" / "lock") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

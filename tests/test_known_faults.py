@@ -34,7 +34,7 @@ from lola_data.sampling import plan
 from lola_data.schemas import DEDUPED, IDENTIFIED, REMOVED
 from lola_data.sections import ExecutorSection, TokenizeSection
 from lola_data.tokens import TokenShard, TokenShardWriter, bin_path, idx_path, index_bytes
-from pipelines import hub as hub_module
+from pipelines import hub_errors
 from pipelines.run import run_stage
 from pipelines.tokenize import build as build_tokenize
 from tests.console import Outcome, lola
@@ -465,7 +465,7 @@ def _hub_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(hub_module, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(hub_errors, "FIRST_WAIT_SECONDS", 0.001)
 
 
 def download_five(work: Path) -> Outcome:

@@ -11,6 +11,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -79,6 +80,8 @@ class FakeHub:
         self.plain = plain
         self.commit = COMMIT
         self.faults: list[Fault] = []
+        self.pause = 0.0
+        """Seconds between two pieces of 4,096 bytes of a file."""
         self.requests: list[Request] = []
         self.lock = threading.Lock()
         self.released = threading.Event()
@@ -244,7 +247,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _content(self, path: str, seen: Request) -> None:
         hub = self.server_hub
-        content = hub.files[path]
+        content = hub.files.get(path)
+        if content is None:
+            self._whole(404, b"", {})
+            return
         fault = hub.next_fault(path)
         kind = fault.kind if fault else ""
         if fault and kind == "status":
@@ -255,16 +261,23 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         if fault and kind == "short":
             content = content[: fault.after]
-        begin = int(seen.range.removeprefix("bytes=").rstrip("-")) if seen.range and kind != "no-range" else 0
+        first, _, last = (seen.range or "").removeprefix("bytes=").partition("-")
+        ranged = bool(first) and kind != "no-range"
+        begin = int(first) if ranged else 0
         if begin and begin >= len(content):
             self._whole(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             return
-        body = content[begin:]
-        self.send_response(206 if begin else 200)
+        end = min(int(last) + 1, len(content)) if ranged and last else len(content)
+        body = content[begin:end]
+        self.send_response(206 if ranged else 200)
         self.send_header("Content-Length", str(len(body)))
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+        self.send_header("Accept-Ranges", "bytes")
+        if ranged:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
         self.end_headers()
+        if self.command == "HEAD":
+            return
         if fault and kind in ("cut", "stall"):
             self.wfile.write(body[: fault.after])
             self.wfile.flush()
@@ -274,4 +287,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        self.wfile.write(body)
+        if not hub.pause:
+            self.wfile.write(body)
+            return
+        with suppress(OSError):
+            for at in range(0, len(body), 4096):
+                self.wfile.write(body[at : at + 4096])
+                self.wfile.flush()
+                time.sleep(hub.pause)

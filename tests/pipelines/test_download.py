@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 import pyarrow as pa
@@ -14,16 +16,19 @@ from lola_data.errors import LolaError, StageError
 from lola_data.schemas import RAW
 from lola_data.sections import ExecutorSection
 from lola_data.shards import plan_units, read_batches
-from pipelines import sources
-from pipelines.download import pick
+from pipelines import sources, url_source
 from pipelines.run import run_stage
+from pipelines.selection import pick
 from pipelines.sources import RawShard
 from tests.pipelines.download_cases import corpus, fetch, manifest_of, read_tree, shard, stage_of, write_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(url_source, "FIRST_WAIT_SECONDS", 0.01)
 
 
 class TestLocal:
@@ -189,18 +194,18 @@ class TestPick:
 
     def test_is_stable_nested_and_not_the_first_ones(self) -> None:
         shards = list(self.SHARDS)
-        ten, twenty = pick(shards, 10, 7), pick(shards, 20, 7)
-        assert ten == pick(list(reversed(shards)), 10, 7)[::-1]
+        ten, twenty = pick(shards, 7, max_shards=10), pick(shards, 7, max_shards=20)
+        assert ten == pick(list(reversed(shards)), 7, max_shards=10)[::-1]
         assert len(ten) == 10
         assert set(ten) < set(twenty)
         assert ten != shards[:10]
-        assert ten != pick(shards, 10, 8)
+        assert ten != pick(shards, 8, max_shards=10)
 
     def test_every_shard_is_as_likely(self) -> None:
         # 2,000 seeds x 10 of 200: each shard is expected 100 times, with a standard deviation of 9.7.
         counts = dict.fromkeys(self.SHARDS, 0)
         for seed in range(2000):
-            for one in pick(list(self.SHARDS), 10, seed):
+            for one in pick(list(self.SHARDS), seed, max_shards=10):
                 counts[one] += 1
         assert all(100 - 5 * 9.7 < count < 100 + 5 * 9.7 for count in counts.values())
 
@@ -243,12 +248,15 @@ class TestUrl:
         memory.pipe(f"/short-{tmp_path.name}/de/a.parquet", shard("de"))
         stage = stage_of(tmp_path / "w", "download.source=url", f"download.path=memory://short-{tmp_path.name}")
         opened: list[str] = []
+        opened_at = url_source._opened_at
 
-        def cut(handle: Any, output: Any, size: int) -> None:
+        @contextmanager
+        def cut(place: str, have: int) -> Iterator[tuple[IO[bytes], int]]:
             opened.append("read")
-            output.write(handle.read(100 if len(opened) < limit else -1))
+            with opened_at(place, 0) as (handle, _):
+                yield (io.BytesIO(handle.read(100)) if len(opened) < limit else handle), 0
 
-        monkeypatch.setattr(sources.shutil, "copyfileobj", cut)
+        monkeypatch.setattr(url_source, "_opened_at", cut)
         limit = 3
         assert fetch(stage) == []
         assert len(opened) == 3
@@ -266,6 +274,6 @@ class TestUrl:
             stage_of(tmp_path / "w", "download.source=url", f"download.path={prefix}").phases[0].plan()
 
     def test_http_without_directory_pages_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sources, "_list_prefix", lambda _: [])
+        monkeypatch.setattr(url_source, "_list_prefix", lambda _: [])
         with pytest.raises(StageError, match=r"directory pages, which this server does not seem to have"):
             stage_of(tmp_path / "w", "download.source=url", "download.path=https://host/x").phases[0].plan()

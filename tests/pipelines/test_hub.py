@@ -17,7 +17,10 @@ import huggingface_hub
 import pytest
 
 from lola_data.errors import LolaError, StageError
+from lola_data.sections import ExecutorSection
 from pipelines import hub as hub_module
+from pipelines import hub_errors
+from pipelines.run import run_stage
 from tests.pipelines.download_cases import corpus, fetch, manifest_of, read_tree, shard, stage_of
 from tests.pipelines.fake_hub import COMMIT, REPO, TOKEN, FakeHub, Fault
 
@@ -30,7 +33,7 @@ def _quiet_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(hub_module, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(hub_errors, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def use(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, *, token: str | None = TOKEN) -> list[str]:
@@ -43,6 +46,12 @@ def use(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, *, token: str | None = TO
 
 FIVE = corpus({"de": 5})
 THIRD = sorted(FIVE)[2]
+DIGESTS = {path: hashlib.sha256(content).hexdigest() for path, content in FIVE.items()}
+
+
+def listing(digests: dict[str, str]) -> bytes:
+    """What `sha256sum *` prints in the folder of the files."""
+    return "".join(f"{digest}  {path.split('/')[1]}\n" for path, digest in digests.items()).encode()
 
 
 class TestHub:
@@ -128,12 +137,120 @@ class TestHub:
         assert sorted(read_tree(tmp_path / "w" / "raw")) == sorted(corpus({"de": 2}))
 
 
+class TestListedDigests:
+    """CulturaX has a `checksum.sha256` in the folder of each language, beside the digests of the hub."""
+
+    def test_are_read_and_agree(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with FakeHub(FIVE | {"de/checksum.sha256": listing(DIGESTS)}) as hub:
+            stage = stage_of(tmp_path / "w", *use(hub, monkeypatch))
+            works = [work.to_json() for work in stage.phases[0].plan()]
+            assert {work["path"]: work["listed"] for work in works} == DIGESTS
+            assert fetch(stage) == []
+        assert read_tree(tmp_path / "w" / "raw") == FIVE
+
+    def test_a_hub_that_contradicts_itself_is_told_of(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with FakeHub(FIVE | {"de/checksum.sha256": listing(DIGESTS | {THIRD: 64 * "a"})}) as hub:
+            options = use(hub, monkeypatch)
+            (message,) = fetch(stage_of(tmp_path / "w", *options))
+            assert f"{THIRD}: the source contradicts itself" in message
+            assert DIGESTS[THIRD] in message
+            assert 64 * "a" in message
+            assert "`checksums: false`" in message
+            # Nothing is asked for in vain.
+            assert hub.gets(THIRD) == []
+            assert fetch(stage_of(tmp_path / "v", *options, "download.checksums=false")) == []
+        assert read_tree(tmp_path / "v" / "raw") == FIVE
+
+    def test_a_file_that_git_keeps_is_held_to_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        files = {THIRD: FIVE[THIRD]}
+        listed = listing({THIRD: 64 * "b"})
+        with FakeHub(files | {"de/checksum.sha256": listed}, plain=frozenset(files)) as hub:
+            (message,) = fetch(stage_of(tmp_path / "w", *use(hub, monkeypatch)))
+        assert "which checksum.sha256 lists" in message
+        assert read_tree(tmp_path / "w" / "raw") == {}
+
+
+class TestOtherRepositories:
+    """Any dataset repository of Parquet with a text column."""
+
+    def test_a_pattern_and_names_find_the_languages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        files = {
+            f"data/{name}/{split}/000_{number}.parquet": shard(f"{name}{split}{number}")
+            for name in ("deu_Latn", "swh_Latn")
+            for split in ("train", "test")
+            for number in (0, 1)
+        }
+        with FakeHub(files | {"README.md": b"x"}) as hub:
+            options = [
+                *use(hub, monkeypatch),
+                'download.files="data/{lang}/train/*"',
+                "download.names={de: deu_Latn, sw: swh_Latn}",
+            ]
+            assert fetch(stage_of(tmp_path / "w", *options, "languages=[de, sw]")) == []
+            # Only the folders of the languages are listed.
+            listed = [request.path for request in hub.requests if "/tree/" in request.path]
+            assert all(path.endswith(("data/deu_Latn/train", "data/swh_Latn/train")) for path in listed)
+            assert fetch(stage_of(tmp_path / "all", *options)) == []
+        expected = {
+            f"{code}/000_{number}.parquet": files[f"data/{name}/train/000_{number}.parquet"]
+            for code, name in (("de", "deu_Latn"), ("sw", "swh_Latn"))
+            for number in (0, 1)
+        }
+        assert read_tree(tmp_path / "w" / "raw") == read_tree(tmp_path / "all" / "raw") == expected
+
+    def test_row_counts_are_read_from_footers_by_range(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Shards of some 200 kB, of which a footer's read takes a third.
+        files = {path: shard(path, rows=100 + number) for number, path in enumerate(sorted(FIVE))}
+        with FakeHub(files) as hub:
+            options = [*use(hub, monkeypatch), "download.max_documents=250"]
+            assert len(stage_of(tmp_path / "w", *options).phases[0].plan()) == 2
+            ranges = [request.range for request in hub.gets()]
+            assert ranges
+            spans = [[int(end) for end in (one or "").removeprefix("bytes=").split("-")] for one in ranges]
+            assert sum(last - first + 1 for first, last in spans) < sum(map(len, files.values())) / 2
+
+    def test_more_of_the_same_is_of_the_same_commit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        alone = ExecutorSection(tasks=1, workers=1)
+        with FakeHub(corpus({"de": 1, "sw": 1})) as hub:
+            options = use(hub, monkeypatch)
+            run_stage(stage_of(tmp_path / "w", *options, "languages=[sw]"), alone)
+            hub.commit = 40 * "2"
+            with pytest.raises(StageError, match=f"no revision `{COMMIT}`"):
+                run_stage(stage_of(tmp_path / "w", *options, "languages=[sw, de]"), alone)
+            hub.commit = COMMIT
+            run_stage(stage_of(tmp_path / "w", *options, "languages=[sw, de]"), alone)
+        assert set(read_tree(tmp_path / "w" / "raw")) == {*corpus({"de": 1, "sw": 1}), "manifest.json"}
+
+
+class TestHttp:
+    """A web server without directory pages; the digests beside the shards name them."""
+
+    def test_shards_named_in_the_listing_come_by_range(self, tmp_path: Path) -> None:
+        with FakeHub(FIVE | {"de/checksum.sha256": listing(DIGESTS)}) as hub:
+            options = ["download.source=url", f"download.path={hub.url}/store", "languages=[de]"]
+            stage = stage_of(tmp_path / "w", *options)
+            work: Any = stage.phases[0].plan()[0]
+            partial = tmp_path / "w/scratch/download/partial" / f"{work.path}.{work.label}"
+            partial.parent.mkdir(parents=True)
+            partial.write_bytes(FIVE[work.path][:500])
+            assert fetch(stage) == []
+            ranges = [request.range for request in hub.gets(work.path)]
+            assert any(one and one.startswith("bytes=500-") for one in ranges)
+        assert read_tree(tmp_path / "w" / "raw") == FIVE
+
+    def test_without_a_listing_it_says_so(self, tmp_path: Path) -> None:
+        with FakeHub(FIVE) as hub:
+            stage = stage_of(tmp_path / "w", "download.source=url", f"download.path={hub.url}/store", "languages=[de]")
+            with pytest.raises(StageError, match=r"directory pages, which this server does not seem to have"):
+                stage.phases[0].plan()
+
+
 class TestFaults:
     """T16, and every other way in which a transfer goes wrong."""
 
     def test_429_then_503_after_the_third_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         waits: list[float] = []
-        monkeypatch.setattr(hub_module.time, "sleep", waits.append)
+        monkeypatch.setattr(hub_errors.time, "sleep", waits.append)
         with FakeHub(FIVE) as hub:
             hub.faults = [
                 Fault("status", skip=3, status=429, headers={"Retry-After": "17"}),
@@ -175,7 +292,7 @@ class TestFaults:
 
     def test_progress_resets_the_count_of_attempts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with FakeHub(FIVE) as hub:
-            hub.faults = [Fault("cut", THIRD, after=100, times=3 * hub_module.ATTEMPTS)]
+            hub.faults = [Fault("cut", THIRD, after=100, times=3 * hub_errors.ATTEMPTS)]
             assert fetch(stage_of(tmp_path / "w", *use(hub, monkeypatch))) == []
         assert read_tree(tmp_path / "w" / "raw") == FIVE
 

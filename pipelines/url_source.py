@@ -1,0 +1,231 @@
+"""Shards below any prefix that fsspec can read: ``s3://``, ``gs://``, ``https://``, ``memory://``, ...
+
+In: the prefix. Out: the shards below it, each copied in large reads, gone on with where it broke off as long as the
+source's file is the same (its ETag, time or digest), with pauses that grow or that the server asks for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, Any
+
+from lola_data import storage
+from lola_data.errors import LolaError, ShardError, StageError
+from pipelines.digests import LISTING, listed_digests
+from pipelines.shard_pattern import PARQUET, ShardPattern
+from pipelines.sources import (
+    CHUNK_BYTES,
+    FIRST_WAIT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    MOST_WAIT_SECONDS,
+    RETRIED,
+    RawShard,
+    RemoteSource,
+    languages_in,
+    matching,
+    with_listed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BLOCK_BYTES = 2**24
+"""Bytes asked for at a time: many small requests are what makes reading an object store slow."""
+ATTEMPTS = 5
+"""Attempts in a row that brought nothing before a file is given up; the libraries below retry single requests."""
+
+
+class UrlSource(RemoteSource):
+    """A prefix that fsspec can list: ``s3://``, ``gs://``, ``https://`` with directory pages, ``memory://``, ...
+
+    An ``https://`` server without directory pages will do where each language has a ``checksum.sha256``: that names
+    the shards.
+    """
+
+    def __init__(
+        self, prefix: str, scratch: Path, pattern: ShardPattern | None = None, *, checksums: bool = True
+    ) -> None:
+        super().__init__(pattern or ShardPattern(), scratch, checksums=checksums)
+        self._prefix = prefix.rstrip("/")
+        self._files: list[_Listed] | None = None
+
+    @property
+    def place(self) -> str:
+        """The prefix."""
+        return self._prefix
+
+    def _listed(self, languages: list[str] | None = None) -> list[_Listed]:
+        if self._files is None:
+            try:
+                self._files = _list_prefix(self._prefix) or self._named_in_listings(languages)
+            except LolaError:
+                raise
+            except Exception as error:
+                # Every fsspec backend raises errors of its own library.
+                raise StageError(
+                    f"{self._prefix}: cannot be listed ({type(error).__name__}: {_first_line(error)}). {self._advice()}"
+                ) from error
+        return self._files
+
+    def _named_in_listings(self, languages: list[str] | None) -> list[_Listed]:
+        """Files of a server that shows no directories, as the ``checksum.sha256`` of each language names them."""
+        files: list[_Listed] = []
+        if not self._prefix.startswith(("http://", "https://")):
+            return files
+        for folder in sorted({self.pattern.folder(lang) for lang in languages or []}):
+            path = f"{folder}/{LISTING}".lstrip("/")
+            try:
+                names = listed_digests(self._read(path))
+            except FileNotFoundError:
+                continue
+            files.append(_Listed(path, 0, None))
+            filesystem, base = storage.filesystem_of(self._prefix)
+            for name in sorted(names):
+                info = filesystem.info(f"{base.rstrip('/')}/{folder}/{name}")
+                files.append(_listed(f"{folder}/{name}".lstrip("/"), info))
+        return files
+
+    def _read(self, path: str) -> str:
+        with storage.open_input(storage.join(self._prefix, path)) as handle:
+            return handle.read().decode("utf-8", errors="replace")
+
+    def _advice(self) -> str:
+        if self._prefix.startswith(("http://", "https://")):
+            return (
+                "Shards are found through directory pages, which this server does not seem to have: use its s3:// or "
+                "gs:// address, name `languages` if each has a checksum.sha256, or fetch the files yourself and set "
+                "`source: local`"
+            )
+        return "Check the address and the credentials"
+
+    def folders(self) -> list[str]:
+        """Languages with a shard."""
+        return languages_in(self.pattern, [(file.path, file.bytes) for file in self._listed()])
+
+    def shards(self, languages: list[str] | None) -> list[RawShard]:
+        """Shards below the prefix."""
+        files = self._listed(languages)
+        if not any(self.pattern.match(file.path) or file.path.endswith(PARQUET) for file in files):
+            raise StageError(f"{self._prefix}: no *.parquet files there. {self._advice()}")
+        shards = matching(self, [(file.path, file.bytes) for file in files], languages)
+        versions = {file.path: file.version for file in files}
+        shards = [replace(shard, version=versions[shard.origin]) for shard in shards]
+        return with_listed(self, shards, versions.keys(), self._read)
+
+    def open(self, shard: RawShard) -> IO[bytes]:
+        """The file through fsspec."""
+        filesystem, base = storage.filesystem_of(self.locate(shard))
+        return filesystem.open(base, "rb")
+
+    def _complete(self, shard: RawShard, partial: Path) -> None:
+        place = self.locate(shard)
+        failures, reached = 0, -1
+        while True:
+            try:
+                self._add(place, shard, partial)
+                return
+            except LolaError:
+                raise
+            except FileNotFoundError as error:
+                raise ShardError(f"{place}: no such shard any more; bring it back and run again") from error
+            except PermissionError as error:
+                raise ShardError(f"{place}: access refused ({_first_line(error)}); check the credentials") from error
+            except Exception as error:
+                # Every fsspec backend raises errors of its own library.
+                if isinstance(error, OSError) and error.errno in storage.DISK_ERRORS:
+                    raise
+                have = partial.stat().st_size if partial.exists() else 0
+                failures, reached = (0 if have > reached >= 0 else failures) + 1, have
+                asked = _asked_to_wait(error)
+                if failures >= ATTEMPTS or (asked or 0.0) > MOST_WAIT_SECONDS or not _may_pass(error):
+                    raise ShardError(
+                        f"{place}: cannot be read, {failures} times over ({type(error).__name__}: "
+                        f"{_first_line(error)}). Run the same command again to go on"
+                    ) from error
+                backoff = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (failures - 1))
+                time.sleep(backoff if asked is None else asked)
+
+    def _add(self, place: str, shard: RawShard, partial: Path) -> None:
+        have = partial.stat().st_size if partial.exists() and shard.label else 0
+        if shard.bytes and have >= shard.bytes:
+            return
+        with _opened_at(place, have) as (handle, begin), partial.open("r+b" if have else "wb") as output:
+            output.seek(begin)
+            output.truncate()
+            try:
+                while chunk := handle.read(CHUNK_BYTES):
+                    output.write(chunk)
+                    output.flush()
+            finally:
+                os.fsync(output.fileno())
+            if shard.bytes and output.tell() < shard.bytes:
+                raise OSError(errno.EIO, f"{output.tell():,} of {shard.bytes:,} bytes came")
+
+
+@contextmanager
+def _opened_at(place: str, have: int) -> Iterator[tuple[IO[bytes], int]]:
+    """A file below a prefix, opened at byte ``have``, or at 0 where it cannot be begun anywhere else."""
+    filesystem, base = storage.filesystem_of(place)
+    with filesystem.open(base, "rb", block_size=BLOCK_BYTES) as handle:
+        begin = have
+        if have:
+            try:
+                handle.seek(have)
+            except (ValueError, OSError):
+                begin = 0
+        yield handle, begin
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A file below a prefix."""
+
+    path: str
+    bytes: int
+    version: str | None
+
+
+def _listed(path: str, info: dict[str, Any]) -> _Listed:
+    marks = [info.get(name) for name in ("ETag", "etag", "generation", "LastModified", "mtime", "last_commit")]
+    known = "|".join(str(mark) for mark in marks if mark)
+    return _Listed(path, int(info.get("size") or 0), known or None)
+
+
+def _list_prefix(prefix: str) -> list[_Listed]:
+    filesystem, base = storage.filesystem_of(prefix)
+    base = str(base).rstrip("/")
+    files: list[_Listed] = []
+    try:
+        found = filesystem.find(base, detail=True)
+    except FileNotFoundError:
+        return files
+    for name, info in found.items():
+        path = str(name)[len(base) :].lstrip("/")
+        if not path or any(part.startswith(".") for part in path.split("/")):
+            continue
+        if info.get("size") is None:
+            # A directory page tells names alone.
+            info = filesystem.info(name)
+        files.append(_listed(path, info))
+    return sorted(files, key=lambda file: file.path)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether asking again may help."""
+    status = getattr(error, "status", None)
+    return not isinstance(status, int) or status in RETRIED
+
+
+def _asked_to_wait(error: Exception) -> float | None:
+    """Seconds that an HTTP server asks to be left alone, if it does."""
+    asked = str((getattr(error, "headers", None) or {}).get("Retry-After", "")).strip()
+    return float(asked) if asked.isdigit() else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
