@@ -25,6 +25,7 @@ GROUP = "lola_data.commands"
 SECTIONS: dict[str, dict[str, str]] = {
     "The whole road": {
         "init": "Write a commented recipe to start from.",
+        "plan": "Forecast a run from a probe of its corpus.",
         "run": "Run a recipe: shards in, tokens, model and report out.",
         "status": "What each stage of a work folder has done.",
         "recipe": "Check a recipe, or print its JSON Schema.",
@@ -44,6 +45,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "balance": "How documents, bytes and tokens are spread over languages.",
         "inspect": "Read random documents, or follow one through the stages.",
         "diff": "What differs between two corpora or runs, or what one run removed.",
+        "card": "A data card and Croissant metadata, from the manifests.",
         "languages": "The 167 languages of CulturaX.",
     },
 }

@@ -101,6 +101,9 @@ class IdentifySection(Section):
     that is doubtful, by `mismatch_score`, or in no language the model can name."""
     min_score_by_language: dict[str, Share] = Field(default_factory=dict)
     """`min_score` for single languages (CulturaX codes)."""
+    min_score_rule: Literal["none", "fineweb2"] = "none"
+    """`fineweb2`: the minimum of each language is the median of the scores of its own documents less their standard
+    deviation, kept between 0.3 and 0.9; `min_score_by_language` goes before it. Every text is then looked at twice."""
     mismatch_score: Share = 0.5
     """The policy applies only where the model is at least this sure of the other language: weak models scatter small
     languages over their neighbours."""
@@ -109,6 +112,14 @@ class IdentifySection(Section):
     the policy; lola_data.lid_labels.CONFUSABLE_GROUPS lists them."""
     max_chars: int | None = Field(default=None, ge=100)
     """Show the model only this many leading characters (None: the whole text)."""
+    second_model: str | None = None
+    """A second opinion: the policy applies only where this model, too, is at least `mismatch_score` sure of another
+    language, and `relabel` only where both name the same."""
+    unexpected_script: Literal["keep", "drop"] = "keep"
+    """A document that stays, but whose letters are mostly of a script that the language is not written in: keep it, or
+    `drop` it as `wrong_script`."""
+    keep_unknown: bool = False
+    """Keep documents that go as `low_score`, whole, in unknown/<lang>/, to be looked at or taken back."""
 
 
 class DedupSection(Section):

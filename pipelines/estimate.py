@@ -14,6 +14,7 @@ from lola_data.layout import Layout
 from lola_data.shards import open_parquet, plan_units
 from pipelines.corpus import STAGES, build_stage, redone, select
 from pipelines.progress import human_bytes, human_seconds
+from pipelines.shard_pattern import PARQUET
 from pipelines.state import StageState
 from pipelines.status_table import align
 
@@ -93,7 +94,10 @@ def _source_size(recipe: Recipe, layout: Layout) -> tuple[int, float]:
     root = open_source(recipe.download, layout).place
     text = 0
     for work in works:
-        with open_parquet(storage.join(root, work.path)) as file:
+        if not work.origin.endswith(PARQUET):
+            text += round(work.bytes * TEXT_PER_FILE_BYTE)
+            continue
+        with open_parquet(storage.join(root, work.origin)) as file:
             text += sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
     return len(works), float(text)
 

@@ -21,12 +21,15 @@ from lola_data.errors import ShardError, StageError
 from lola_data.languages import LANGUAGES
 from lola_data.layout import TREES
 from lola_data.lid import Identifier
+from lola_data.lid_agreement import Agreement, agreement_of, agreement_report, by_group
 from lola_data.lid_models import REGISTRY, model_path
-from lola_data.lid_policy import judge
+from lola_data.lid_policy import LOW_SCORE, judge
 from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.schemas import IDENTIFIED, RAW, REMOVED
 from lola_data.scripts import dominant_script
 from lola_data.shards import ShardWriter, read_batches
+from pipelines.identify_scores import ScoreStep, thresholds
+from pipelines.progress import say
 from pipelines.stage import Stage, TreeStep
 
 if TYPE_CHECKING:
@@ -35,19 +38,32 @@ if TYPE_CHECKING:
     from lola_data.recipe import Recipe
     from lola_data.sections import ChecksSection, IdentifySection
     from lola_data.shards import Unit
+    from pipelines.stage import ShardStep
 
 STAGE = "identify"
 EMPTY = "empty"
 
 
+UNKNOWN = "unknown"
+"""Folder, below the work folder, of documents that are in no language for certain."""
+
+
 class IdentifyStep(TreeStep):
-    """The one phase of the stage."""
+    """The phase that writes the tree; the only one, unless thresholds go by a rule."""
 
     def __init__(self, *args: Any, section: IdentifySection, checks: ChecksSection, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
         self.checks = checks
         self.identifier = Identifier(section.model, max_chars=section.max_chars)
+        self.second = Identifier(section.second_model, max_chars=section.max_chars) if section.second_model else None
+        self._minima: dict[str, float] | None = None
+
+    def minima(self) -> dict[str, float]:
+        """Language -> minimum score, where a rule gives one."""
+        if self._minima is None:
+            self._minima = thresholds(self.state) if self.section.min_score_rule != "none" else {}
+        return self._minima
 
     def plan(self) -> list[Unit]:
         """The pieces of the input tree.
@@ -99,6 +115,7 @@ class IdentifyStep(TreeStep):
                 outputs.remove(rows, reasons)
                 self._identify(clean, work, outputs)
         outputs.note_files()
+        report.extra["agreement"] = {work.lang: outputs.agreement.to_json()}
         return report
 
     def _clean(self, rows: pa.RecordBatch, work: Unit) -> tuple[pa.RecordBatch, pa.Array]:
@@ -132,9 +149,21 @@ class IdentifyStep(TreeStep):
             ],
             schema=IDENTIFIED,
         )
-        verdict = judge(work.lang, lang, score, self.section, languages=self._homes())
+        verdict = judge(
+            work.lang,
+            lang,
+            score,
+            self.section,
+            languages=self._homes(),
+            script=identified["script"],
+            second=self.second.identify(rows["text"]) if self.second else None,
+            minima=self.minima(),
+        )
+        outputs.agreement += agreement_of(work.lang, lang, identified["script"])
         outputs.give(identified, verdict.folder)
         outputs.remove(identified, verdict.reason)
+        if self.section.keep_unknown:
+            outputs.keep_unknown(identified, verdict.reason)
 
 
 def moved_name(work: Unit) -> str:
@@ -185,6 +214,7 @@ class _Outputs:
         self.stack = stack
         self.report = report
         self.writers: dict[str, ShardWriter] = {}
+        self.agreement = Agreement()
 
     def give(self, rows: pa.RecordBatch, folder: pa.Array) -> None:
         """Write rows to their folders; null: to none."""
@@ -213,6 +243,13 @@ class _Outputs:
         path = storage.join("removed", STAGE, self.work.lang, f"{self.work.name}.parquet")
         self._writer(path, REMOVED).write(pa.RecordBatch.from_arrays(arrays, schema=REMOVED))
 
+    def keep_unknown(self, rows: pa.RecordBatch, reason: pa.Array) -> None:
+        """Write the rows whose language is not certain, whole, beside the tree."""
+        chosen = rows.filter(pc.fill_null(pc.equal(reason, LOW_SCORE), False))
+        if chosen.num_rows:
+            path = storage.join(UNKNOWN, self.work.lang, f"{self.work.name}.parquet")
+            self._writer(path, IDENTIFIED).write(chosen)
+
     def note_files(self) -> None:
         """Tell the report what was written; to be called once the files are closed."""
         for path, writer in sorted(self.writers.items()):
@@ -236,6 +273,24 @@ def _readable(column: pa.Array) -> pa.Array:
 class IdentifyStage(Stage):
     """The stage, which goes on after a check that failed a shard has been loosened."""
 
+    def finish(self, reports: list[UnitReport], fingerprint: dict[str, Any]) -> dict[str, Any]:
+        """The manifest, with ``agreement`` (:func:`lola_data.lid_agreement.agreement_report`) and ``thresholds``."""
+        languages: dict[str, Agreement] = {}
+        for report in reports:
+            for lang, counts in report.extra.get("agreement", {}).items():
+                languages.setdefault(lang, Agreement()).__iadd__(Agreement(**counts))
+        self.extra = {"agreement": agreement_report(languages)}
+        step = self.phases[-1]
+        if isinstance(step, IdentifyStep) and step.minima():
+            self.extra["thresholds"] = step.minima()
+        for line in agreement_lines(languages):
+            say(line)
+        return super().finish(reports, fingerprint)
+
+    def output_roots(self) -> list[str]:
+        """The tree, and the documents of no certain language."""
+        return [*super().output_roots(), storage.join(self.layout.workdir, UNKNOWN)]
+
     def same_units(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
         """A shard that passed checks which fail it passes looser ones with the same rows."""
         checks = old["settings"]["checks"], new["settings"]["checks"]
@@ -255,23 +310,48 @@ def only_loosened(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 def build(recipe: Recipe, layout: Layout) -> Stage:
     """The stage as the recipe sets it up."""
-    step = IdentifyStep(
-        layout,
-        STAGE,
-        input_stage="download",
-        languages=recipe.selected,
-        unit_bytes=recipe.unit_bytes,
-        section=recipe.identify,
-        checks=recipe.checks,
-    )
+    place: dict[str, Any] = {
+        "input_stage": "download",
+        "languages": recipe.selected,
+        "unit_bytes": recipe.unit_bytes,
+        "section": recipe.identify,
+    }
+    phases: list[ShardStep] = [IdentifyStep(layout, STAGE, **place, checks=recipe.checks)]
+    if recipe.identify.min_score_rule != "none":
+        phases.insert(0, ScoreStep(layout, STAGE, **place))
     settings = {
         **recipe.identify.model_dump(),
         "model_sha256": _model_digest(recipe.identify.model),
+        **({"second_sha256": _model_digest(second)} if (second := recipe.identify.second_model) else {}),
         "checks": recipe.checks.model_dump(),
         "languages": recipe.languages,
         "unit_mb": recipe.unit_mb,
     }
-    return IdentifyStage(STAGE, layout, [step], settings, ["download"])
+    return IdentifyStage(STAGE, layout, phases, settings, ["download"])
+
+
+def agreement_lines(languages: dict[str, Agreement]) -> list[str]:
+    """What to say of agreement: the whole, each group of kin, and the languages that agree least."""
+    total = Agreement()
+    for one in languages.values():
+        total += one
+    if not total.documents:
+        return []
+    share = (total.own + total.kin) / total.documents
+    lines = [f"{STAGE}: {share:.1%} of documents are named as their folder's language or near kin of it"]
+    for name, one in by_group(languages).items():
+        own = sum(languages[code].own for code in name.split("/"))
+        lines.append(
+            f"{STAGE}: {name}: {own / one.documents:.1%} by their own code, {one.own / one.documents:.1%} as a group"
+        )
+    worst = sorted(
+        languages.items(), key=lambda item: ((item[1].own + item[1].kin) / max(1, item[1].documents), item[0])
+    )
+    weak = [(code, one) for code, one in worst if one.documents and one.own + one.kin < one.documents / 2]
+    if weak:
+        named = ", ".join(f"{code} {(one.own + one.kin) / one.documents:.0%}" for code, one in weak[:8])
+        lines.append(f"{STAGE}: fewer than half agree in {named}{' and more' if len(weak) > 8 else ''}")
+    return lines
 
 
 def _model_digest(model: str) -> str:

@@ -117,9 +117,26 @@ def run_stage(stage: Stage | DriverStage, executor: ExecutorSection) -> dict[str
                 state.mark_failed(WHOLE, stage.name, message=str(error), log=log)
         raise
     seconds = time.monotonic() - started
-    storage.write_json(stage.layout.logs(stage.name, "timing.json"), {"seconds": round(seconds, 2)})
+    timing: dict[str, Any] = {"seconds": round(seconds, 2)}
+    forecast = forecast_of(stage.layout, stage.name)
+    if forecast:
+        timing["forecast"] = forecast
+        timing["outcome"] = {
+            "rows": manifest.get("totals", {}).get("out", {}).get("documents"),
+            "disk_bytes": sum(file["bytes"] for file in manifest.get("files", [])),
+            "seconds": round(seconds, 2),
+        }
+    storage.write_json(stage.layout.logs(stage.name, "timing.json"), timing)
     say(f"{stage.name}: done in {human_seconds(seconds)}")
     return manifest
+
+
+def forecast_of(layout: Layout, name: str) -> dict[str, Any] | None:
+    """What `lola-data plan` foresaw for a stage, if it was asked."""
+    path = layout.logs("forecast.json")
+    if not storage.exists(path):
+        return None
+    return next((stage for stage in storage.read_json(path)["stages"] if stage["stage"] == name), None)
 
 
 def _work(

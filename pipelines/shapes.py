@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import pyarrow.parquet as pq
+
     from lola_data.sections import DownloadSection
 
 KNOWN = (
@@ -126,18 +128,29 @@ class Shape:
         return read_json_lines(arrived, self._places(names, shown), shown=shown, rest=not self.drop_extra)
 
     def _of_parquet(self, arrived: Path, shown: str) -> Iterator[pa.RecordBatch]:
+        kept = [name for name in self.schema(arrived, shown).names if name not in RAW.names]
         with _opened(arrived, shown) as file:
-            names = file.schema_arrow.names
-            places = self._places(names, shown)
-            kept = [name for name in self.schema(arrived, shown).names if name not in RAW.names]
-            wanted = {place.partition(".")[0] for place in places.values()} | set(kept)
-            try:
-                for batch in file.iter_batches(_BATCH_ROWS, columns=[one for one in names if one in wanted]):
-                    columns = {column: _string(batch, place, column, shown) for column, place in places.items()}
-                    columns |= {name: batch.column(name) for name in kept}
-                    yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-            except (pa.ArrowException, OSError) as error:
-                raise ShardError(f"{shown}: cannot be read: {str(error).splitlines()[0]}. Fetch it again") from error
+            yield from self._mapped(file, shown, kept, list(range(file.metadata.num_row_groups)))
+
+    def rows_of(self, file: pq.ParquetFile, shown: str, *, row_groups: list[int]) -> Iterator[pa.RecordBatch]:
+        """Rows of some row groups of an open file, with the four columns of a raw shard alone."""
+        for batch in self._mapped(file, shown, [], row_groups):
+            yield self._filled(batch, RAW)
+
+    def _mapped(
+        self, file: pq.ParquetFile, shown: str, kept: list[str], row_groups: list[int]
+    ) -> Iterator[pa.RecordBatch]:
+        names = file.schema_arrow.names
+        places = self._places(names, shown)
+        wanted = {place.partition(".")[0] for place in places.values()} | set(kept)
+        read = [one for one in names if one in wanted]
+        try:
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=row_groups, columns=read):
+                columns = {column: _string(batch, place, column, shown) for column, place in places.items()}
+                columns |= {name: batch.column(name) for name in kept}
+                yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{shown}: cannot be read: {str(error).splitlines()[0]}. Fetch it again") from error
 
     def _filled(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))

@@ -151,3 +151,72 @@ def test_rare_kin_of_a_big_language_is_not_thrown_away(code: str) -> None:
     strict = IdentifySection(accept_confusable=False, mismatch_score=0.4)
     assert judge(code, lang, score, strict, languages=LANGUAGES).reason.to_pylist() == [WRONG_LANGUAGE]
     assert reasons("de", [RARE_KIN["bh"]]) == [WRONG_LANGUAGE]
+
+
+class TestSecondOpinion:
+    """Rows by hand: (first, score), (second, score) -> what becomes of a document of the folder `bs`."""
+
+    CASES = (
+        # Both are sure that it is German.
+        (("de", 0.9), ("de", 0.9), "-wrong_language", "de"),
+        # The second takes it for the folder's language, or for near kin: one voice is a doubt, not a verdict.
+        (("de", 0.9), ("bs", 0.9), "bs", "bs"),
+        (("de", 0.9), ("hr", 0.2), "bs", "bs"),
+        # The second is not sure, or has nothing to say.
+        (("de", 0.9), ("de", 0.3), "bs", "bs"),
+        (("de", 0.9), ("und", 0.0), "bs", "bs"),
+        # Both are sure of another language, but not of the same one: there is no folder for it.
+        (("de", 0.9), ("fr", 0.9), "-wrong_language", "-wrong_language"),
+        # Near kin of one another name the same.
+        (("de", 0.9), ("als", 0.9), "-wrong_language", "de"),
+        # The first finds it at home.
+        (("bs", 0.9), ("de", 0.9), "bs", "bs"),
+    )
+
+    @pytest.mark.parametrize("policy", ["drop", "relabel"])
+    def test_rows(self, policy: str) -> None:
+        first, second, dropped, relabelled = zip(*self.CASES, strict=True)
+        pair = tuple(
+            (pa.array([lang for lang, _ in rows]), pa.array([score for _, score in rows], pa.float32()))
+            for rows in (first, second)
+        )
+        section = IdentifySection(policy=policy, second_model="other")  # pyright: ignore[reportArgumentType]
+        verdict = judge("bs", *pair[0], section, languages=("bs", "de", "fr"), second=pair[1])
+        found = zip(verdict.folder.to_pylist(), verdict.reason.to_pylist(), strict=True)
+        assert [folder or f"-{reason}" for folder, reason in found] == list(dropped if policy == "drop" else relabelled)
+
+
+class TestScript:
+    LANG = ("ru", "ru", "de", "und")
+    SCORE = (0.9, 0.9, 0.9, 0.0)
+    SCRIPT = ("Cyrl", "Latn", "Cyrl", "Zyyy")
+
+    @pytest.mark.parametrize(
+        ("section", "expected"),
+        [
+            ({}, ["ru", "ru", "-wrong_language", "ru"]),
+            ({"unexpected_script": "drop"}, ["ru", "-wrong_script", "-wrong_language", "ru"]),
+            # A document that moves is held to the script of the folder it moves to.
+            ({"unexpected_script": "drop", "policy": "relabel"}, ["ru", "-wrong_script", "-wrong_script", "ru"]),
+        ],
+    )
+    def test_rows(self, section: dict[str, Any], expected: list[str]) -> None:
+        verdict = judge(
+            "ru",
+            pa.array(self.LANG),
+            pa.array(self.SCORE, pa.float32()),
+            IdentifySection(**section),
+            languages=("ru", "de"),
+            script=pa.array(self.SCRIPT),
+        )
+        found = zip(verdict.folder.to_pylist(), verdict.reason.to_pylist(), strict=True)
+        assert [folder or f"-{reason}" for folder, reason in found] == expected
+
+
+def test_a_given_minimum_goes_before_that_of_the_rule() -> None:
+    lang, score = pa.array(["bs", "bs", "bs"]), pa.array([0.35, 0.5, 0.7], pa.float32())
+    by_rule = judge("bs", lang, score, IdentifySection(), languages=(), minima={"bs": 0.6})
+    assert by_rule.reason.to_pylist() == ["low_score", "low_score", None]
+    section = IdentifySection(min_score_by_language={"bs": 0.4})
+    given = judge("bs", lang, score, section, languages=(), minima={"bs": 0.6})
+    assert given.reason.to_pylist() == ["low_score", None, None]

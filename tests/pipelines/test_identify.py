@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,6 +14,8 @@ import pytest
 from lola_data import storage
 from lola_data.errors import LolaError, StageError
 from lola_data.layout import Layout
+from lola_data.lid import Identifier
+from lola_data.lid_labels import confusable
 from lola_data.recipe import Recipe
 from lola_data.schemas import IDENTIFIED, REMOVED
 from pipelines.identify import build
@@ -328,3 +331,80 @@ def test_a_missing_model_is_told_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(LolaError, match=r"'none\.bin' is neither a file nor one of the registered models"):
         run(tmp_path, identify={"model": "none.bin"})
     assert not (tmp_path / "work" / "identified").exists()
+
+
+class TestThresholdsByRule:
+    """The minimum of each language from its own documents' scores, as NumPy computes it from the model's answers."""
+
+    def test_are_numpys_and_are_applied(self, tmp_path: Path) -> None:
+        texts = {"de": [*DE * 5, *FR, *RU], "hr": HR * 4, "fr": FR * 4 + DE[:1]}
+        for lang, some in texts.items():
+            write_raw(tmp_path / "raw", f"{lang}/{lang}_part_00000", some[:7])
+            write_raw(tmp_path / "raw", f"{lang}/{lang}_part_00001", some[7:])
+        manifest = run(tmp_path, tasks=2, identify={"min_score_rule": "fineweb2"})
+        identifier = Identifier("lid.176.ftz")
+        for lang, some in texts.items():
+            found, scores = identifier.identify(pa.array(some))
+            own = [s for code, s in zip(found.to_pylist(), scores.to_pylist(), strict=True) if confusable(lang, code)]
+            expected = min(0.9, max(0.3, float(np.median(own) - np.std(own))))
+            assert manifest["thresholds"][lang] == pytest.approx(expected, abs=2e-4)
+        for row in rows(tmp_path, "identified"):
+            assert row["lang_score"] >= manifest["thresholds"][row["claimed_lang"]]
+
+    def test_do_not_depend_on_the_number_of_tasks(self, tmp_path: Path) -> None:
+        for name in ("one", "many"):
+            for lang, some in {"de": [*DE * 5, *FR], "fr": FR * 4}.items():
+                for number in range(3):
+                    write_raw(tmp_path / name / "raw", f"{lang}/{lang}_part_{number:05d}", some[number:])
+        one = run(tmp_path / "one", identify={"min_score_rule": "fineweb2"})
+        many = run(tmp_path / "many", tasks=3, identify={"min_score_rule": "fineweb2"})
+        assert one["thresholds"] == many["thresholds"]
+        assert one["totals"] == many["totals"]
+
+
+def test_agreement_is_in_the_manifest(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", "hr/a", [*HR * 3, *DE[:2], "123"])
+    write_raw(tmp_path / "raw", "bs/a", HR * 2)
+    write_raw(tmp_path / "raw", "ru/a", [*RU, *DE])
+    manifest = run(tmp_path)
+    identifier = Identifier("lid.176.ftz")
+    for folder, texts in {"hr": [*HR * 3, *DE[:2], "123"], "bs": HR * 2, "ru": [*RU, *DE]}.items():
+        named = identifier.identify(pa.array(texts))[0].to_pylist()
+        counts = manifest["agreement"]["languages"][folder]
+        assert counts["own"] == named.count(folder)
+        assert counts["own"] + counts["kin"] == sum(confusable(folder, code) for code in named)
+        assert counts["none"] == named.count("und")
+        assert sum(counts[key] for key in ("own", "kin", "other", "none")) == len(texts)
+    assert manifest["agreement"]["languages"]["ru"]["script"] == 3
+    group = manifest["agreement"]["groups"]["bs/hr"]
+    assert group["own"] == sum(
+        manifest["agreement"]["languages"][code][key] for code in ("bs", "hr") for key in ("own", "kin")
+    )
+
+
+def test_what_is_in_no_language_for_certain_is_kept_to_look_at(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", "de/a", [*DE, "123 456", *FR])
+    manifest = run(tmp_path, identify={"min_score": 0.2, "keep_unknown": True})
+    removed = {row["id"]: row["reason"] for row in rows(tmp_path, "removed/identify")}
+    unknown = rows(tmp_path, "unknown")
+    assert {row["id"] for row in unknown} == {key for key, reason in removed.items() if reason == "low_score"}
+    assert "123 456" in {row["text"] for row in unknown}
+    listed = [entry["path"] for entry in manifest["files"] if entry["path"].startswith("unknown/")]
+    assert listed == ["unknown/de/a.parquet"]
+    # They count as removed, and lie where no later stage reads them.
+    assert manifest["totals"]["in"]["documents"] == manifest["totals"]["out"]["documents"] + len(removed)
+
+
+def test_a_script_that_the_language_is_not_written_in(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", "ru/a", [*RU, "Vse lyudi rozhdayutsya svobodnymi i ravnymi v svoem dostoinstve"])
+    manifest = run(tmp_path, identify={"policy": "keep", "unexpected_script": "drop"})
+    assert manifest["totals"]["removed"]["wrong_script"]["documents"] == 1
+    assert [row["text"] for row in rows(tmp_path, "identified")] == RU
+
+
+def test_a_second_model_has_its_say(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", "de/a", [*DE, *FR])
+    # The same model twice says nothing new; its digest is part of the recipe's record.
+    manifest = run(tmp_path, identify={"second_model": "lid.176.ftz"})
+    assert manifest["totals"]["removed"]["wrong_language"]["documents"] == len(FR)
+    assert manifest["fingerprint"]["settings"]["second_sha256"] == manifest["fingerprint"]["settings"]["model_sha256"]
