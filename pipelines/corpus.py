@@ -137,5 +137,8 @@ def _stage_status(layout: Layout, name: str) -> dict[str, Any]:
         row["languages"] = manifest.get("languages", {})
         row["totals"] = manifest.get("totals", {})
     if storage.exists(layout.logs(name, "timing.json")):
-        row["seconds"] = storage.read_json(layout.logs(name, "timing.json"))["seconds"]
+        timing = storage.read_json(layout.logs(name, "timing.json"))
+        row["seconds"] = timing["seconds"]
+        if "forecast" in timing:
+            row["forecast"], row["outcome"] = timing["forecast"], timing["outcome"]
     return row

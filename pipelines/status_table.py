@@ -9,7 +9,9 @@ from pipelines.progress import human_bytes, human_seconds
 
 def render(rows: list[dict[str, Any]], *, with_languages: bool = False) -> str:
     """Rows of :func:`pipelines.corpus.status` as text."""
-    table = [("stage", "state", "units", "documents in", "out", "bytes out", "time")]
+    foreseen = any("forecast" in row for row in rows)
+    more = ("rows foreseen", "time foreseen") if foreseen else ()
+    table = [("stage", "state", "units", "documents in", "out", "bytes out", "time", *more)]
     for row in rows:
         totals = row.get("totals") or {}
         done = sum(phase["done"] for phase in row["phases"])
@@ -23,6 +25,7 @@ def render(rows: list[dict[str, Any]], *, with_languages: bool = False) -> str:
                 f"{totals['out']['documents']:,}" if totals else "",
                 human_bytes(totals["out"]["bytes"]) if totals.get("out", {}).get("bytes") else "",
                 human_seconds(row["seconds"]) if "seconds" in row else "",
+                *(_foreseen(row.get("forecast")) if foreseen else ()),
             )
         )
     lines = align(table, left=2)
@@ -34,6 +37,18 @@ def render(rows: list[dict[str, Any]], *, with_languages: bool = False) -> str:
             if row.get("languages"):
                 lines += ["", f"{row['stage']}: documents by language", *_languages(row["languages"])]
     return "\n".join(lines)
+
+
+def _foreseen(forecast: dict[str, Any] | None) -> tuple[str, str]:
+    """Rows and time of a stage as `lola-data plan` foresaw them, with their error bars."""
+    if forecast is None:
+        return "", ""
+    rows, seconds = forecast["rows"], forecast["seconds"]
+    count = "" if not rows["value"] else f"{rows['value']:,.0f}"
+    if rows["high"] is not None:
+        count += f" +-{rows['high'] - rows['value']:,.0f}"
+    span = f" to {human_seconds(seconds['high'])}" if seconds["high"] and seconds["high"] != seconds["value"] else ""
+    return count, human_seconds(seconds["value"]) + span
 
 
 def _languages(languages: dict[str, Any]) -> list[str]:

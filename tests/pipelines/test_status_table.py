@@ -35,3 +35,29 @@ def test_relabelled_documents_have_columns_of_their_own() -> None:
 def test_without_relabelled_documents_there_are_no_such_columns() -> None:
     languages = {"de": {"in": sizes(5), "out": sizes(4), "removed": {"empty": sizes(1)}}}
     assert table_of(languages) == [["lang", "in", "out", "empty"], ["de", "5", "4", "1"]]
+
+
+def test_a_forecast_stands_beside_what_came_of_it() -> None:
+    row = {
+        "stage": "identify", "state": "complete", "phases": [], "failures": [], "seconds": 90.0,
+        "totals": {"in": sizes(1000), "out": sizes(990)},
+        "forecast": {"rows": {"value": 1000.0, "low": 900.0, "high": 1100.0},
+                     "seconds": {"value": 80.0, "low": 70.0, "high": 95.0}},
+    }  # fmt: skip
+    heads, cells = render([row]).splitlines()
+    assert heads.split("  ")[-1].strip() == "time foreseen"
+    assert "rows foreseen" in heads
+    assert cells.split("1 min 30 s")[1].split() == [
+        "1,000",
+        "+-100",
+        "1",
+        "min",
+        "20",
+        "s",
+        "to",
+        "1",
+        "min",
+        "35",
+        "s",
+    ]
+    assert "foreseen" not in render([{name: value for name, value in row.items() if name != "forecast"}])
