@@ -24,6 +24,7 @@ from lola_data.lid import Identifier
 from lola_data.lid_agreement import Agreement, agreement_of, agreement_report, by_group
 from lola_data.lid_models import REGISTRY, model_path
 from lola_data.lid_policy import LOW_SCORE, judge
+from lola_data.lid_weak import weak_codes, weak_line
 from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.schemas import IDENTIFIED, RAW, REMOVED
 from lola_data.scripts import dominant_script
@@ -33,6 +34,8 @@ from pipelines.progress import say
 from pipelines.stage import Stage, TreeStep
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lola_data.checks import Mask
     from lola_data.layout import Layout
     from lola_data.recipe import Recipe
@@ -75,6 +78,16 @@ class IdentifyStep(TreeStep):
         if self.section.policy == "relabel":
             self._check_names(units)
         return units
+
+    def announce(self, left: Sequence[Any], workers: int) -> list[str]:
+        """The languages that the model is known to miss, before their folders lose their text."""
+        del workers
+        section = self.section
+        if section.policy == "keep":
+            return []
+        weak = weak_codes(section.model, {work.lang for work in left}, accept_confusable=section.accept_confusable)
+        line = weak_line(section.model, weak)
+        return [f"{STAGE}: {line}"] if line else []
 
     def _check_names(self, units: list[Unit]) -> None:
         homes = self._homes()

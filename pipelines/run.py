@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lola_data.sections import ExecutorSection
     from pipelines.stage import ShardStep, Work
 
+CARD_FILES = ("README.md", "croissant.json")
+"""Files of `lola-data card`."""
 WHOLE = "stage"
 """In the place of a phase: a failure of the stage as a whole."""
 FORMAT = 3
@@ -69,7 +71,8 @@ def fingerprint_of(stage: Stage | DriverStage) -> dict[str, Any]:
 def _input_digest(stage: Stage | DriverStage, name: str) -> str:
     layout = stage.layout
     if name in layout.trees:
-        files = storage.list_files(layout.tree(name), "")
+        # A card that was written beside the shards says nothing new.
+        files = [file for file in storage.list_files(layout.tree(name), "") if file[0] not in CARD_FILES]
         if not files:
             raise StageError(f"{stage.name}: {layout.tree(name)}: nothing there; give the tree of {TREES[name]} shards")
         return digest(files)
