@@ -1,8 +1,9 @@
 """What lies under a path: local folder or fsspec URL in, the trees of shards a balance can be taken of out.
 
 Understood are a work folder of a run (``raw/``, ``identified/``, ``deduped/``, ``sampled/``, ``tokens/`` and what was
-removed), one such tree, one language folder of it, one Parquet file, and folders of Megatron token shards. Only
-listings and the small ``plan.json`` are read here; nothing is counted.
+removed), one such tree, one language folder of it, one Parquet file, folders of Megatron token shards, and one Megatron
+dataset, given as the prefix of its .idx and .bin files or as one of them. Only listings and the small ``plan.json`` are
+read here; nothing is counted.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ REMOVING_STAGES = ("identify", "dedup")
 """Folders of ``removed/`` in the order of the pipeline."""
 
 _EXPECTED = (
-    "expected <language>/*.parquet, a work folder of `lola-data run`, one .parquet file, or token shards "
-    "<split>/<language>_00000.idx"
+    "expected <language>/*.parquet, a work folder of `lola-data run`, one .parquet file, token shards "
+    "<split>/<language>_00000.idx, or the prefix of a Megatron dataset"
 )
 IDS_SUFFIX = ".ids.parquet"
 """Ending of the files that name the documents of a token shard."""
-_TOKEN_SHARD = re.compile(r"(?P<lang>.+?)(?:_\d+)?(?:_document)?\.idx")
+# Megatron's preprocessing adds the key of the JSON and the level to the name it is given: de_text_document.
+_TOKEN_SHARD = re.compile(r"(?P<lang>.+?)(?:_\d+)?(?:(?:_text)?_(?:document|sentence))?\.idx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,10 @@ def find_trees(paths: Iterable[str], *, raw: str | None = None) -> Found:
     works: list[Found] = []
     for given in paths:
         fs, root = _open(given)
+        dataset = _dataset(fs, root, given)
+        if dataset is not None:
+            trees.append(dataset)
+            continue
         folders, files = _listing(fs, root, given)
         work = _work_folder(fs, root, folders)
         if work is not None:
@@ -187,6 +193,23 @@ def _tree(fs: fsspec.AbstractFileSystem, root: str, folders: list[str], files: d
         return Tree(_name(above) or "corpus", "text", above, tuple(shards), (_name(home),))
     what = "not a Parquet file" if root in files else "no shards here"
     raise ShardError(f"{given}: {what}; {_EXPECTED}")
+
+
+def _dataset(fs: fsspec.AbstractFileSystem, root: str, given: str) -> Tree | None:
+    """The tree of one Megatron dataset: its prefix is given, or its .idx or .bin file. None if it is none."""
+    prefix = root.removesuffix(".idx").removesuffix(".bin")
+    index, ids = f"{prefix}.idx", f"{prefix}.bin"
+    if not fs.exists(index):
+        if prefix != root and fs.exists(ids):
+            raise ShardError(f"{given}: a Megatron dataset is a pair of files .idx and .bin, and {index} is missing")
+        return None
+    if prefix == root and fs.exists(root):  # a folder that has the name of a dataset beside it
+        return None
+    match = _TOKEN_SHARD.fullmatch(_name(index))
+    lang = match["lang"] if match is not None else _name(prefix)
+    size = sum(int(fs.info(path).get("size") or 0) for path in (index, ids) if fs.exists(path))
+    home = _parent(index)
+    return Tree(_name(home) or "tokens", "tokens", home, (Shard(_url(fs, index), lang, size),), (lang,))
 
 
 def _folder_tree(fs: fsspec.AbstractFileSystem, root: str, folders: list[str], files: dict[str, int]) -> Tree | None:

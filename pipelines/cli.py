@@ -1,4 +1,4 @@
-"""Commands ``run``, ``status``, and one for each of the sharded stages identify, dedup, sample, tokenize."""
+"""Commands ``run``, ``status``, and one for each of the sharded stages identify, dedup, tokenize."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from lola_data.errors import RecipeError
 from lola_data.layout import Layout
-from lola_data.sections import ChecksSection, DedupSection, IdentifySection, SampleSection, TokenizeSection
+from lola_data.sections import ChecksSection, DedupSection, IdentifySection, TokenizeSection
 from pipelines.stage_command import stage_command
 
 
@@ -118,20 +118,6 @@ dedup = stage_command(
     \b
     Example:
       lola-data dedup --workdir work/mine --threshold 0.85 --survivor longest
-    """,
-)
-
-sample = stage_command(
-    "sample",
-    {"sample": SampleSection},
-    reads="dedup",
-    text="""Choose how much of each language goes on, and the weight it is trained with.
-
-    INPUT is a tree of deduplicated shards [default: WORKDIR/deduped].
-
-    \b
-    Example:
-      lola-data sample --workdir work/mine --method unimax --total 2000000000 --max-epochs 2
     """,
 )
 
