@@ -285,8 +285,8 @@ def matching(source: Source, files: list[tuple[str, int]], languages: list[str] 
     sizes = dict(files)
     found = source.pattern.matches(sizes, languages)
     for path in sizes:
-        # Beside folders that were asked for by name it is something else.
-        meant = languages is None or not found
+        # Beside the folders of all languages that were asked for it is something else.
+        meant = languages is None or not set(languages) <= {one.lang for one in found}
         if meant and "/" not in path and path.endswith(PARQUET) and source.pattern.match(path) is None:
             raise StageError(
                 f"{storage.join(source.place, path)}: shards lie in a folder of their language, "

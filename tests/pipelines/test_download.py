@@ -133,6 +133,16 @@ class TestLocal:
         with pytest.raises(StageError, match=said):
             stage_of(tmp_path / "w", "download.source=local", f"download.path={source}").phases[0].plan()
 
+    def test_a_file_beside_the_folders_asked_for_is_something_else(self, tmp_path: Path) -> None:
+        files = corpus({"de": 1, "sw": 1})
+        source = write_tree(tmp_path / "source", files | {"provenance.parquet": shard("x")})
+        options = ["download.source=local", f"download.path={source}"]
+        assert fetch(stage_of(tmp_path / "w", *options, "languages=[de, sw]")) == []
+        assert read_tree(tmp_path / "w" / "raw") == files
+        for asked in ("languages=all", "languages=[de, yo]"):
+            with pytest.raises(StageError, match=r"provenance\.parquet: shards lie in a folder of their language"):
+                stage_of(tmp_path / "v", *options, asked).phases[0].plan()
+
     def test_a_missing_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(StageError, match=r"nowhere: no such folder; set `path`"):
             stage_of(tmp_path / "w", "download.source=local", f"download.path={tmp_path}/nowhere").phases[0].plan()
