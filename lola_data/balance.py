@@ -2,7 +2,7 @@
 
 ``measure`` counts raw, identified, deduplicated or sampled documents, token shards, or a whole work folder, where it
 joins the stages. Everything in a :class:`Balance` is counted from the shards themselves, never taken from a manifest,
-so that it can contradict one.
+so that it can contradict one. Of large trees the texts are sampled: then some figures are estimates, and say so.
 
 >>> balance = measure("work/")                             # doctest: +SKIP
 >>> balance.table(by="family").select("family", "bytes")   # doctest: +SKIP
@@ -11,17 +11,20 @@ so that it can contradict one.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
 from lola_data import balance_table, storage
-from lola_data.balance_count import count_documents, count_removed, empty_frame
+from lola_data.balance_closer import Closer
+from lola_data.balance_count import ESTIMATES, REPEATED, count_documents, count_removed
+from lola_data.balance_sums import empty_frame
 from lola_data.balance_trees import find_trees
-from lola_data.errors import ShardError
+from lola_data.errors import RecipeError, ShardError
 from lola_data.evenness import Evenness, evenness
+from lola_data.shards import open_parquet
 from lola_data.tokens import TokenShard
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from lola_data.balance_count import Tally
     from lola_data.balance_table import Grouping
+    from lola_data.balance_tokens import TokenCounter
     from lola_data.balance_trees import Found, Tree
 
 RELABELLED = "relabelled"
@@ -36,6 +40,17 @@ RELABELLED = "relabelled"
 NOT_SAMPLED = "not_sampled"
 """Reason of documents that the sample stage did not choose."""
 
+EXACT_BELOW = 256 * 2**20
+"""Trees of text of no more bytes on disk, all together, are read whole: that takes a second or two."""
+
+_TOKENS = {
+    "lang": pl.String,
+    "tokens": pl.Float64,
+    "half_width": pl.Float64,
+    "documents": pl.Int64,
+    "bytes": pl.Int64,
+}
+_READ = {"stage": pl.String, "lang": pl.String, "documents": pl.Int64, "bytes": pl.Int64}
 _TEXT_SIZES = ("empty", "bytes", "characters", "elsewhere")
 
 
@@ -52,13 +67,27 @@ class Balance:
             are known and ``source`` is null; of text ``tokens`` is null.
         lengths: lang, source, length (characters) | documents; of the subject.
         detected: lang, source, claimed, detected | documents, bytes; of the first tree that has detected languages.
-        scripts: lang, script | documents; of that same tree.
+        scripts: lang, script | documents; of that same tree, or by the letters of the texts of the first tree where
+            no tree has scripts.
         domains: lang, domain | documents; hosts of the subject's URLs.
         removed: step, lang, source, reason | documents, bytes. ``lang`` is the folder they left: identify's is the
             claimed one. ``relabelled`` and ``not_sampled`` are among the reasons.
         rejected: claimed, detected | documents; what identify removed.
         splits: stage, split, lang | documents, tokens; of the token shards.
         plan: lang | share, epochs; what the sampling plan aims at. Empty without one.
+        linked: lang | documents; of the subject, with a host in their URL. It may be more than ``domains`` add up to,
+            which are those of the 65,536 most frequent of each language.
+        years: lang, year (int32) | documents; of the subject's timestamps.
+        repeated: lang | looked, repeated; of the subject, unless dedup has told already what is alike: documents that
+            were looked at and those nearly the same as another of them (:mod:`lola_data.balance_copies`).
+        estimates: stage, lang, figure | half_width; half of the 95 % interval of what in ``sizes`` is an estimate:
+            ``bytes``, ``characters``, ``empty``. Without rows when everything was counted.
+        effective: language -> documents drawn one by one that would tell as much of its lengths as what was read of the
+            subject; only of languages that were not read whole.
+        read: stage, lang | documents, bytes; texts read of languages that were not read whole.
+        encoded: lang | tokens, half_width, documents, bytes; tokens of the subject by the tokenizer that was given,
+            half of their 95 % interval, and how much was encoded.
+        tokenizer: path of that tokenizer.
     """
 
     stages: tuple[str, ...]
@@ -73,6 +102,14 @@ class Balance:
     rejected: pl.DataFrame
     splits: pl.DataFrame
     plan: pl.DataFrame
+    linked: pl.DataFrame = field(default_factory=lambda: empty_frame("linked"))
+    years: pl.DataFrame = field(default_factory=lambda: empty_frame("years"))
+    repeated: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REPEATED))
+    estimates: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"stage": pl.String, **ESTIMATES}))
+    effective: dict[str, float] = field(default_factory=dict)
+    read: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_READ))
+    encoded: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_TOKENS))
+    tokenizer: str | None = None
 
     @cached_property
     def text_stages(self) -> tuple[str, ...]:
@@ -95,6 +132,16 @@ class Balance:
     def unit(self) -> Literal["bytes", "tokens"]:
         """What shares are shares of: bytes, or tokens where there is no text."""
         return "bytes" if self.text_stages else "tokens"
+
+    @property
+    def exact(self) -> bool:
+        """Whether every figure was counted; else :meth:`estimated_columns` are estimates."""
+        return not self.estimates.height and not self.encoded.filter(pl.col("half_width") > 0).height
+
+    def estimated_columns(self, by: Grouping = "language") -> frozenset[str]:
+        """Columns of :meth:`table` that hold estimates, in some rows at least. Those for which an interval is known
+        have it beside them, as ``<column>_low`` and ``<column>_high``."""
+        return balance_table.estimated_columns(self, by)
 
     def table(self, by: Grouping = "language") -> pl.DataFrame:
         """One row a group, largest first; see :func:`lola_data.balance_table.table` for the columns."""
@@ -146,6 +193,9 @@ def measure(
     *paths: str | os.PathLike[str],
     raw: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    exact: bool | None = None,
+    tokens: str | os.PathLike[str] | None = None,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Balance:
     """Count everything under ``paths``: work folders, trees of Parquet shards, token shards.
@@ -154,11 +204,16 @@ def measure(
         paths: local paths or fsspec URLs. Several are taken as stages in the given order.
         raw: the tree of raw shards that the one work folder given was made from, when it lies elsewhere.
         workers: threads (default: the cores of this machine, at most 8). The result does not depend on it.
+        exact: True: read every text (and encode it, with ``tokens``). False: read only a sample of the texts of each
+            language. None: the former for trees of ``EXACT_BELOW`` bytes or less, the latter for larger ones.
+        tokens: a SentencePiece ``.model``: count or estimate the tokens of the subject.
+        seed: of the samples.
         progress: called with (bytes on disk done, bytes on disk in all) after each shard.
 
     Raises:
         ShardError: a path that holds no shards, or a shard that cannot be read.
-        RecipeError: ``raw`` with anything but one work folder.
+        RecipeError: ``raw`` with anything but one work folder; ``tokens`` that is no SentencePiece model, or without
+            any text to encode.
     """
     found = find_trees([os.fspath(path) for path in paths], raw=None if raw is None else os.fspath(raw))
     total, done = sum(tree.size for tree in (*found.trees, *found.removed.values())), 0
@@ -170,21 +225,71 @@ def measure(
         if progress is not None:
             progress(done, total)
 
-    text = {
-        tree.name: count_documents(tree, workers=threads, progress=step) for tree in found.trees if tree.kind == "text"
-    }
+    texts = [tree for tree in found.trees if tree.kind == "text"]
+    whole = exact if exact is not None else sum(tree.size for tree in texts) <= EXACT_BELOW
+    closers = _closers(found, texts, _counter(tokens, texts), seed=seed, all_tokens=bool(exact))
+    text: dict[str, Tally] = {}
+    for tree in texts:
+        closer = closers[tree.name]
+        if whole:
+            text[tree.name] = count_documents(tree, workers=threads, closer=closer, progress=step)
+        else:
+            from lola_data.balance_sample import sample_documents
+
+            text[tree.name] = sample_documents(tree, workers=threads, closer=closer, progress=step)
     removed = {name: count_removed(tree, workers=threads, progress=step) for name, tree in found.removed.items()}
     splits = _splits([tree for tree in found.trees if tree.kind == "tokens"], step)
-    return _joined(found, text, removed, splits)
+    return _joined(found, text, removed, splits, None if tokens is None else os.fspath(tokens))
 
 
-def _joined(found: Found, text: dict[str, Tally], removed: dict[str, pl.DataFrame], splits: pl.DataFrame) -> Balance:
+def _counter(tokens: str | os.PathLike[str] | None, texts: Sequence[Tree]) -> TokenCounter | None:
+    if tokens is None:
+        return None
+    from lola_data.balance_tokens import TokenCounter
+
+    if not texts:
+        raise RecipeError(f"tokenizer {tokens}: there is no text to encode here; give a tree of documents with it")
+    return TokenCounter(tokens)
+
+
+def _closers(
+    found: Found, texts: Sequence[Tree], counter: TokenCounter | None, *, seed: int, all_tokens: bool
+) -> dict[str, Closer]:
+    """What to look at in the texts of each tree: tokens and copies of the last, and scripts of the first where no tree
+    has a column of them."""
+    closers = {tree.name: Closer(seed=seed) for tree in texts}
+    if not texts:
+        return closers
+    if not any(_has_scripts(tree) for tree in texts):
+        first = texts[0].name
+        closers[first] = replace(closers[first], scripts=True)
+    last = texts[-1].name
+    copies = "dedup" not in found.removed
+    closers[last] = replace(closers[last], tokens=counter, copies=copies, all_tokens=all_tokens)
+    return closers
+
+
+def _has_scripts(tree: Tree) -> bool:
+    for shard in tree.shards[:1]:
+        with open_parquet(shard.path) as file:
+            return "script" in file.schema_arrow.names
+    return False
+
+
+def _joined(
+    found: Found,
+    text: dict[str, Tally],
+    removed: dict[str, pl.DataFrame],
+    splits: pl.DataFrame,
+    tokenizer: str | None,
+) -> Balance:
     no_tokens = pl.lit(None, pl.Int64).alias("tokens")
     of_text = [tally.sizes.select(pl.lit(name).alias("stage"), pl.all(), no_tokens) for name, tally in text.items()]
     sizes = pl.concat([*of_text, _token_sizes(splits)])
     subject = text[list(text)[-1]] if text else None
     judged = next((tally for tally in text.values() if tally.detected.height), None)
     detected = judged.detected if judged else empty_frame("detected")
+    written = judged or next((tally for tally in text.values() if tally.scripts.height), None)
     gone = pl.concat(
         [frame.select(pl.lit(step).alias("step"), pl.all()) for step, frame in removed.items()]
         or [empty_frame("removed").select(pl.lit("").alias("step"), pl.all())]
@@ -199,12 +304,33 @@ def _joined(found: Found, text: dict[str, Tally], removed: dict[str, pl.DataFram
         sizes=sizes,
         lengths=subject.lengths if subject else empty_frame("lengths"),
         detected=detected,
-        scripts=judged.scripts if judged else empty_frame("scripts"),
+        scripts=written.scripts if written else empty_frame("scripts"),
         domains=subject.domains if subject else empty_frame("domains"),
         removed=_summed(pl.concat(left), ["step", "lang", "source", "reason"]),
         rejected=_summed(gone.filter(pl.col("step") == "identify"), ["claimed", "detected"]).drop("bytes"),
         splits=splits,
         plan=_plan(found),
+        linked=subject.linked if subject else empty_frame("linked"),
+        years=subject.years if subject else empty_frame("years"),
+        repeated=subject.repeated if subject else pl.DataFrame(schema=REPEATED),
+        estimates=pl.concat(
+            [
+                pl.DataFrame(schema={"stage": pl.String, **ESTIMATES}),
+                *(tally.estimates.select(pl.lit(name).alias("stage"), pl.all()) for name, tally in text.items()),
+            ]
+        ),
+        effective=subject.effective if subject else {},
+        read=pl.DataFrame(
+            [(name, lang, *read) for name, tally in text.items() for lang, read in tally.read.items()],
+            schema=_READ,
+            orient="row",
+        ),
+        encoded=pl.DataFrame(
+            [(lang, *astuple(total)) for lang, total in (subject.tokens if subject else {}).items()],
+            schema=_TOKENS,
+            orient="row",
+        ),
+        tokenizer=tokenizer,
     )
 
 

@@ -11,6 +11,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from polars import DataFrame
+
     from lola_data.balance import Balance
     from lola_data.balance_table import Grouping
     from lola_data.balance_warnings import BalanceWarning
@@ -18,8 +20,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--by", type=click.Choice(["language", "script", "family", "source"]), default="language",
+@click.option("--by", type=click.Choice(["language", "script", "family", "source", "domain"]), default="language",
               show_default=True, help="What a row of the table is.")  # fmt: skip
+@click.option("--tokens", "tokenizer", metavar="TOKENIZER",
+              help="A SentencePiece .model: estimate the tokens of the texts with it.")  # fmt: skip
+@click.option("--exact", is_flag=True,
+              help="Read all texts of a large tree too, and encode them all.")  # fmt: skip
+@click.option("--against", metavar="OTHER", help="Another corpus, put beside this one.")
 @click.option("--raw", metavar="PATH", help="The raw shards of a work folder that were left where they are.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the table.")
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE",
@@ -35,6 +42,9 @@ if TYPE_CHECKING:
 def balance(
     paths: tuple[str, ...],
     by: Grouping,
+    tokenizer: str | None,
+    exact: bool,
+    against: str | None,
     raw: str | None,
     as_json: bool,
     csv_path: str | None,
@@ -54,7 +64,12 @@ def balance(
       lola-data balance work/demo
       lola-data balance work/demo/raw --by script --top 10
       lola-data balance work/demo --html balance.html --csv balance.csv
+      lola-data balance /data/culturax --tokens tokenizer.model
+      lola-data balance work/demo/sampled --against /data/other
       lola-data balance work/demo --json | jq '.rows[] | {lang, share, removed_share}'
+
+    Of trees of more than 256 MB only some of the texts are read: what is estimated from them (lengths, characters,
+    tokens) has a ~ before it, documents and what hangs on the other columns are counted.
 
     The layout of the JSON document is described in lola_data.balance_text.to_json; its `format` is 1.
     """
@@ -64,32 +79,94 @@ def balance(
     from lola_data.balance_warnings import warnings_of
     from lola_data.errors import ShardError
 
+    everything = True if exact else None
     with _progress() as progress:
-        measured = measure(*paths, raw=raw, workers=workers, progress=progress)
+        measured = measure(*paths, raw=raw, workers=workers, exact=everything, tokens=tokenizer, progress=progress)
+        other = None
+        if against is not None:
+            other = measure(against, workers=workers, exact=everything, tokens=tokenizer, progress=progress)
     if csv_path is not None:
         try:
             with storage.atomic_output(csv_path) as handle:
-                measured.table(by).write_csv(handle)
+                _csv_table(measured, other, by).write_csv(handle)
         except OSError as error:
             raise ShardError(f"{csv_path}: cannot be written ({error.strerror or error}); name another file") from error
     if html_path is not None:
         from lola_data.report import DEFAULT_TOP, write_report
 
-        write_report(measured, html_path, title=title, top=top or DEFAULT_TOP, min_documents=min_documents)
+        names = (_short_name(paths[0]), _short_name(against or ""))
+        write_report(
+            measured,
+            html_path,
+            title=title,
+            top=top or DEFAULT_TOP,
+            min_documents=min_documents,
+            against=other,
+            names=names if names[0] != names[1] else (paths[0], against or ""),
+        )
     if as_json:
-        click.echo(json_text(measured, by, min_documents=min_documents))
+        told = json_text(measured, by, min_documents=min_documents, against=other, against_name=against or "")
+        click.echo(told)
         return
     _print(measured, by, top, warnings_of(measured, min_documents=min_documents))
+    if other is not None:
+        _print_against(measured, other, against or "", by, top)
     for written in (csv_path, html_path):
         if written is not None:
             click.echo(f"written: {written}", err=True)
 
 
+def _short_name(path: str) -> str:
+    """The last part of a path."""
+    return path.rstrip("/").rpartition("/")[2] or path
+
+
+def _csv_table(measured: Balance, other: Balance | None, by: Grouping) -> DataFrame:
+    """All rows and columns; with another corpus how the two compare, and at the end the rows that only it has."""
+    table = measured.table(by)
+    if other is None:
+        return table
+    import polars as pl
+
+    from lola_data.balance_compare import compare
+
+    compared = compare(measured, other, by)
+    key = compared.columns[0]
+    described = [name for name in ("name", "script", "family") if name in compared.columns and name != key]
+    added = [name for name in compared.columns if name not in table.columns]
+    joined = table.join(compared.select(key, *added), on=key, how="left", maintain_order="left")
+    only_there = compared.join(table, on=key, how="anti", maintain_order="left")
+    return pl.concat([joined, only_there.select(key, *described, *added)], how="diagonal")
+
+
+def _print_against(measured: Balance, other: Balance, name: str, by: Grouping, top: int | None) -> None:
+    from lola_data.balance_compare import compare, shared_unit
+    from lola_data.balance_compare_text import comparison_cells, comparison_lines
+    from lola_data.balance_text import plain_table
+
+    compared = compare(measured, other, by)
+    lines = comparison_lines(compared, shared_unit(measured, other, by))
+    click.echo("\n".join(["", f"against {name}", plain_table(*comparison_cells(compared, top=top)), "", *lines]))
+
+
 def _print(measured: Balance, by: Grouping, top: int | None, warnings: list[BalanceWarning]) -> None:
-    from lola_data.balance_text import evenness_lines, plain_table, reason_lines, table_cells, warning_lines
+    from lola_data.balance_text import (
+        content_lines,
+        estimate_lines,
+        evenness_lines,
+        plain_table,
+        reason_lines,
+        table_cells,
+        warning_lines,
+    )
 
     terminal = sys.stdout.isatty()
-    notes = [*evenness_lines(measured), *reason_lines(measured)]
+    notes = [
+        *estimate_lines(measured),
+        *evenness_lines(measured),
+        *content_lines(measured),
+        *reason_lines(measured),
+    ]
     if not terminal:
         click.echo("\n".join([plain_table(*table_cells(measured, by, top=top)), "", *notes, *warning_lines(warnings)]))
         return

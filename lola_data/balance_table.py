@@ -1,4 +1,4 @@
-"""One row per language, script, family or source: the frames of a :class:`Balance` in, one wide frame out."""
+"""One row per language, script, family, source or domain: the frames of a :class:`Balance` in, a wide frame out."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import polars as pl
 
+from lola_data.balance_estimate import quantile_ranks
 from lola_data.languages import LANGUAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lola_data.balance import Balance
 
-Grouping = Literal["language", "script", "family", "source"]
+Grouping = Literal["language", "script", "family", "source", "domain"]
 GROUPINGS: tuple[str, ...] = get_args(Grouping)
 QUANTILES = (("p10_length", 0.1), ("p50_length", 0.5), ("p90_length", 0.9))
+"""Percentiles that charts show."""
+LEVELS = (*QUANTILES, ("p99_length", 0.99))
+"""Percentiles of the table."""
 UNKNOWN_SCRIPT, UNKNOWN_FAMILY = "Zzzz", "Unknown"
 """Script (ISO 15924: uncoded) and family of a folder that is no CulturaX code."""
 NO_SOURCE = "(none)"
-"""Group of documents without a source."""
+"""Group of documents without a source, or without a URL."""
+OTHER_DOMAINS = "(other domains)"
+MAX_ROWS = 1000
+"""Domains in a table: the largest."""
+
+_ADDED = ("bytes", "characters", "empty")
+"""Estimates of which those of several languages add up."""
 
 _SUMS = ("documents", "empty", "bytes", "characters", "elsewhere")
 
@@ -40,14 +52,23 @@ def table(balance: Balance, by: Grouping) -> pl.DataFrame:
     Columns: the group itself (``lang`` with ``name``, ``script``, ``family``; or ``script``, ``family``, ``source``, a
     language's script being its usual one) and, of the subject, ``languages`` (that have documents), ``documents``,
     ``empty``, ``bytes``, ``characters``, ``share`` of the bytes in [0, 1], ``mean_length``, ``p10_length``,
-    ``p50_length``, ``p90_length`` in characters (linear between the two nearest documents), ``elsewhere``; then
-    ``tokens`` and ``bytes_per_token`` (null without token shards); ``first_documents`` and ``first_share`` of the first
+    ``p50_length``, ``p90_length``, ``p99_length`` in characters (linear between the two nearest documents),
+    ``elsewhere``; then ``tokens`` and ``bytes_per_token``, by the tokenizer that was given, else of the token shards
+    (null without either); ``first_documents`` and ``first_share`` of the first
     stage; ``relabelled_in`` and ``relabelled_out``, documents that identify moved into the group and out of it;
     ``removed`` and ``removed_share`` by identify and dedup, of all that ever lay in the group, relabelled in or out
     included (these four null unless stages are joined); ``target_share`` and ``epochs`` (null without a plan; of a
     group weighted by the bytes that can be drawn from); and for each of several stages ``<stage>_documents``,
     ``<stage>_bytes``, ``<stage>_characters``, ``<stage>_tokens``.
+
+    Where a column of the subject is estimated, its 95 % interval follows in ``<column>_low`` and ``<column>_high``; of
+    what was counted both are the value itself. By source there are no intervals.
+
+    By domain: ``domain``, ``lang`` (where most of its documents are), ``languages``, ``documents`` and ``share`` of the
+    documents, of the ``MAX_ROWS`` largest; then ``OTHER_DOMAINS`` and ``NO_SOURCE``, documents without a URL.
     """
+    if by == "domain":
+        return domains(balance, MAX_ROWS)
     known = described(balance.languages)
     if by == "language":
         wide = _figures(balance, known.select("lang", pl.col("lang").alias("group")), "group")
@@ -70,6 +91,9 @@ def totals(balance: Balance) -> dict[str, Any]:
 def reasons(balance: Balance, by: Grouping) -> pl.DataFrame:
     """Group, step, reason | documents, bytes, in the order of the steps."""
     column = "lang" if by == "language" else by
+    if by == "domain":  # of what was removed the URLs are not counted
+        names = (column, "step", "reason", "documents", "bytes")
+        return pl.DataFrame(schema={name: pl.Int64 if name in names[3:] else pl.String for name in names})
     known = described(balance.languages).drop("name")
     rows = balance.removed.join(known, on="lang", how="left").with_columns(pl.col("source").fill_null(NO_SOURCE))
     summed = rows.group_by(column, "step", "reason").agg(pl.col("documents", "bytes").sum())
@@ -77,14 +101,35 @@ def reasons(balance: Balance, by: Grouping) -> pl.DataFrame:
     return summed.sort(column, pl.col("step").replace_strict(order, default=3, return_dtype=pl.Int8), "step", "reason")
 
 
-def quantiles(lengths: np.ndarray, counts: np.ndarray) -> list[float]:
-    """The ``QUANTILES`` of values that occur ``counts`` times: int64[n] ascending, int64[n] positive, n > 0.
+def estimated_columns(balance: Balance, by: Grouping) -> frozenset[str]:
+    """Columns of :func:`table` that hold estimates, in some rows at least."""
+    if by == "domain":
+        return frozenset()
+    found: set[str] = set()
+    for stage, figure in balance.estimates.select("stage", "figure").unique().iter_rows():
+        found.add(f"{stage}_{figure}")
+        if stage == balance.subject:
+            found |= {figure, *(["mean_length"] if figure == "characters" else [])}
+            found |= {"share", "mean_length"} if figure == "bytes" else set()
+    if balance.effective:
+        found |= {name for name, _ in LEVELS}
+        # Of a language's sources the sizes are known from the sample alone.
+        found |= {"bytes", "share"} if by == "source" else set()
+    if balance.encoded.filter(pl.col("half_width") > 0).height:
+        found |= {"tokens", "bytes_per_token"}
+    return frozenset(found)
+
+
+def quantiles(
+    lengths: np.ndarray, counts: np.ndarray, levels: Sequence[float] = tuple(level for _, level in LEVELS)
+) -> list[float]:
+    """Quantiles of values that occur ``counts`` times: int64[n] ascending, int64[n] positive, n > 0.
 
     Linear between the two nearest ranks, as NumPy's default: rank h = q (N - 1) of N documents, counted from 0.
     """
     upto = np.cumsum(counts)
     found = []
-    for _, q in QUANTILES:
+    for q in levels:
         rank = q * (upto[-1] - 1)
         low, high = lengths[np.searchsorted(upto, [np.floor(rank), np.ceil(rank)], side="right")]
         found.append(float(low + (high - low) * (rank - np.floor(rank))))
@@ -115,10 +160,8 @@ def _figures(balance: Balance, keys: pl.DataFrame, column: str) -> pl.DataFrame:
     wide = _with(wide, subject.group_by("group").agg(languages, pl.col(_SUMS).sum()), 0)
     wide = wide.with_columns(pl.when(balance.unit == "bytes").then(pl.col(_SUMS[1:])).otherwise(None))
     wide = wide.with_columns((pl.col("characters") / pl.col("documents")).fill_nan(None).alias("mean_length"))
-    wide = _with(wide, _quantiles(keyed(balance.lengths)))
-
-    tokens = sizes.filter(pl.col("stage") == (balance.token_stage or "")).group_by("group").agg(pl.col("tokens").sum())
-    wide = _with(wide, tokens, 0 if balance.token_stage and column != "source" else None)
+    wide = _with(wide, _quantiles(balance, keyed(balance.lengths), bounds=column == "group"))
+    wide = _tokens(balance, wide, sizes, keys if column == "group" else None)
     per_token = pl.when(pl.col("tokens") > 0).then(pl.col("bytes") / pl.col("tokens"))
     wide = wide.with_columns(per_token.alias("bytes_per_token"), _share(balance.unit).alias("share"))
 
@@ -136,7 +179,71 @@ def _figures(balance: Balance, keys: pl.DataFrame, column: str) -> pl.DataFrame:
             names = ("documents", "bytes", "characters") if stage in balance.text_stages else ("documents", "tokens")
             own = sizes.filter(pl.col("stage") == stage).group_by("group")
             wide = _with(wide, own.agg(pl.col(name).sum().alias(f"{stage}_{name}") for name in names), 0)
-    return wide
+    return _bounded(balance, wide, keys) if column == "group" else wide
+
+
+def _tokens(balance: Balance, wide: pl.DataFrame, sizes: pl.DataFrame, keys: pl.DataFrame | None) -> pl.DataFrame:
+    """``tokens``: of the tokenizer that was given, else of the token shards. ``keys``: None for groups by source, of
+    whose tokens nothing is known."""
+    if balance.tokenizer is not None:
+        if keys is None:
+            return wide.with_columns(pl.lit(None, pl.Int64).alias("tokens"))
+        tokens = (
+            balance.encoded.join(keys, on="lang").group_by("group").agg(pl.col("tokens").sum().round().cast(pl.Int64))
+        )
+        return _with(wide, tokens, 0)
+    tokens = sizes.filter(pl.col("stage") == (balance.token_stage or "")).group_by("group").agg(pl.col("tokens").sum())
+    return _with(wide, tokens, 0 if balance.token_stage and keys is not None else None)
+
+
+def _bounded(balance: Balance, wide: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
+    """With the intervals of sums beside them. Languages are sampled apart, so the squares of half-widths add up."""
+    own = balance.estimates.filter(pl.col("stage") == balance.subject)
+    widths = {name: own.filter(pl.col("figure") == name) for name in _ADDED}
+    widths["tokens"] = balance.encoded.filter(pl.col("half_width") > 0)
+    added: list[pl.Expr] = []
+    for name, halves in widths.items():
+        if not halves.height:
+            continue
+        half = (pl.col("half_width") ** 2).sum().sqrt().alias("half")
+        wide = _with(wide, halves.join(keys, on="lang").group_by("group").agg(half)).with_columns(
+            pl.col("half").fill_null(0.0)
+        )
+        low, high = (pl.col(name) - pl.col("half")).clip(0.0), pl.col(name) + pl.col("half")
+        wide = wide.with_columns(low.alias(f"{name}_low"), high.alias(f"{name}_high")).drop("half")
+        if name == "characters":
+            added += [
+                (pl.col(f"characters_{end}") / pl.col("documents")).fill_nan(None).alias(f"mean_length_{end}")
+                for end in ("low", "high")
+            ]
+        if name == "tokens":
+            added += [
+                pl.when(pl.col(f"tokens_{other}") > 0)
+                .then(pl.col("bytes") / pl.col(f"tokens_{other}"))
+                .alias(f"bytes_per_token_{end}")
+                for end, other in (("low", "high"), ("high", "low"))
+            ]
+    return wide.with_columns(added)
+
+
+def domains(balance: Balance, most: int | None = None) -> pl.DataFrame:
+    """The table by domain with the ``most`` largest, or all of them."""
+    sizes = balance.sizes.filter(pl.col("stage") == balance.subject)
+    documents = int(sizes["documents"].sum()) if balance.text_stages else 0
+    ranked = balance.domains.sort(["documents", "lang"], descending=[True, False])
+    summed = ranked.group_by("domain", maintain_order=True).agg(
+        pl.col("lang").first(), pl.col("lang").n_unique().cast(pl.Int64).alias("languages"), pl.col("documents").sum()
+    )
+    summed = summed.sort(["documents", "domain"], descending=[True, False])
+    shown = summed if most is None else summed.head(most)
+    with_url = int(balance.linked["documents"].sum())
+    more = [
+        (OTHER_DOMAINS, None, None, with_url - int(shown["documents"].sum())),
+        (NO_SOURCE, None, None, documents - with_url),
+    ]
+    ends = pl.DataFrame([row for row in more if row[3] > 0], schema=shown.schema, orient="row")
+    share = (pl.col("documents") / documents).fill_nan(0.0).alias("share")
+    return pl.concat([shown, ends]).with_columns(share)
 
 
 def _with(wide: pl.DataFrame, more: pl.DataFrame, fill: int | None = None) -> pl.DataFrame:
@@ -149,14 +256,36 @@ def _share(column: str) -> pl.Expr:
     return (pl.col(column) / pl.col(column).sum()).fill_nan(0.0)
 
 
-def _quantiles(lengths: pl.DataFrame) -> pl.DataFrame:
+def _quantiles(balance: Balance, lengths: pl.DataFrame, *, bounds: bool) -> pl.DataFrame:
+    """group | percentiles; with ``bounds`` and where some are estimated, their intervals."""
+    bounds = bounds and bool(balance.effective)
     summed = lengths.group_by("group", "length").agg(pl.col("documents").sum()).sort("group", "length")
-    rows = [
-        (name[0], *quantiles(part["length"].to_numpy(), part["documents"].to_numpy()))
-        for name, part in summed.partition_by("group", as_dict=True, maintain_order=True).items()
-    ]
-    schema = {"group": pl.String, **{name: pl.Float64 for name, _ in QUANTILES}}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    rows: list[dict[str, Any]] = []
+    for (group,), part in summed.partition_by("group", as_dict=True, maintain_order=True).items():
+        values, counts = part["length"].to_numpy(), part["documents"].to_numpy()
+        found = dict(zip((name for name, _ in LEVELS), quantiles(values, counts), strict=True))
+        rows.append({"group": group, **found})
+        if not bounds:
+            continue
+        own = lengths.filter(pl.col("group") == group)
+        for name, level in LEVELS:
+            variance = _rank_variance(balance, own, found[name])
+            low, high = quantiles(values, counts, quantile_ranks(level, variance)) if variance else (found[name],) * 2
+            rows[-1] |= {f"{name}_low": low, f"{name}_high": high}
+    names = [name + end for name, _ in LEVELS for end in (("", "_low", "_high") if bounds else ("",))]
+    return pl.DataFrame(rows, schema={"group": pl.String, **dict.fromkeys(names, pl.Float64)})
+
+
+def _rank_variance(balance: Balance, lengths: pl.DataFrame, bound: float) -> float:
+    """Variance of the estimated share of a group's documents that are no longer than ``bound`` characters."""
+    below = pl.col("documents").filter(pl.col("length") <= bound).sum()
+    shares = lengths.group_by("lang").agg(pl.col("documents").sum(), below.alias("below"))
+    everything = shares["documents"].sum()
+    return sum(
+        (documents / everything) ** 2 * (below / documents) * (1.0 - below / documents) / balance.effective[lang]
+        for lang, documents, below in shares.sort("lang").iter_rows()
+        if lang in balance.effective
+    )
 
 
 def _removals(balance: Balance, wide: pl.DataFrame, keyed: Any, keys: pl.DataFrame | None) -> pl.DataFrame:

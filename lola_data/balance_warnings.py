@@ -19,6 +19,8 @@ MIN_DOCUMENTS = 100
 """A language with fewer documents is warned of, unless told otherwise."""
 MOSTLY = 0.5
 """Share above which a language is *mostly* of another script or language, or of one domain, or removed."""
+NEAR_DUPLICATE = 0.2
+"""Share of near-duplicates above which a language is suspicious: a site's template, or machine-made text."""
 MIN_JUDGED = 10
 """Shares of fewer documents than this raise no warning: they say little."""
 
@@ -29,6 +31,7 @@ KINDS = {
     "unexpected_script": "mostly in an unexpected script",
     "other_language": "mostly detected as another language",
     "one_domain": "mostly from one domain",
+    "near_duplicate": "suspiciously many near-duplicates",
     "heavy_removal": "mostly removed",
     "unknown_code": "not a CulturaX language code",
 }
@@ -63,6 +66,7 @@ def warnings_of(balance: Balance, *, min_documents: int = MIN_DOCUMENTS) -> list
         *_scripts(balance),
         *_detected(balance),
         *_domains(balance),
+        *_copies(balance),
         *_removed(balance),
         *(BalanceWarning("unknown_code", lang, "no name, script or family") for lang in _unknown(balance)),
     ]
@@ -148,6 +152,32 @@ def _detected(balance: Balance) -> Iterator[BalanceWarning]:
 def _domains(balance: Balance) -> Iterator[BalanceWarning]:
     for lang, domain, share in _leaders(balance.domains, "domain"):
         yield BalanceWarning("one_domain", lang, f"{share:.0%} of the documents with a URL are from {domain}")
+
+
+def _copies(balance: Balance) -> Iterator[BalanceWarning]:
+    """By what dedup removed as near-duplicates, where it has been; else by what looks alike among some documents."""
+    gone = balance.removed.filter(pl.col("step") == "dedup")
+    came = _by_lang(pl.concat([gone, _after_dedup(balance)], how="diagonal"))
+    near = _by_lang(gone.filter(pl.col("reason") == "near"))
+    for lang in sorted(near):
+        share = near[lang] / came[lang]
+        if share > NEAR_DUPLICATE and near[lang] >= MIN_JUDGED:
+            yield BalanceWarning(
+                "near_duplicate", lang, f"{share:.0%}, {near[lang]:,} of {came[lang]:,} documents, removed by dedup"
+            )
+    for lang, looked, repeated in balance.repeated.iter_rows():
+        if repeated > NEAR_DUPLICATE * looked and repeated >= MIN_JUDGED:
+            yield BalanceWarning(
+                "near_duplicate",
+                lang,
+                f"{repeated / looked:.0%} or more: of {looked:,} documents looked at, {repeated:,} are nearly the same "
+                "as another of them",
+            )
+
+
+def _after_dedup(balance: Balance) -> pl.DataFrame:
+    stage = next((name for name in ("deduped", "sampled") if name in balance.stages), "")
+    return balance.sizes.filter(pl.col("stage") == stage).select("lang", "documents")
 
 
 def _leaders(frame: pl.DataFrame, column: str) -> list[tuple[str, str, float]]:

@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "inspect": "Read random documents, or follow one through the stages.",
         "diff": "What differs between two corpora or runs, or what one run removed.",
         "card": "A data card and Croissant metadata, from the manifests.",
+        "lid": "Train a language identification model, or compare models.",
         "languages": "The 167 languages of CulturaX.",
     },
 }

@@ -8,7 +8,7 @@ fastText itself where that does not know the model's kind.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,15 @@ class Identifier:
             LolaError: it cannot be downloaded, or the file is not a whole fastText classifier.
         """
         _load(self.model)
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """What the model can answer: CulturaX codes, or its own labels where there is none. Loads the model.
+
+        Raises:
+            RecipeError, LolaError: as :meth:`load`.
+        """
+        return frozenset(cast("list[str]", _load(self.model).codes.to_pylist())) - {UNDETERMINED}
 
     def identify(self, text: Text) -> tuple[pa.Array, pa.Array]:
         """Language and score of each text.

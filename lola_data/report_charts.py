@@ -1,25 +1,26 @@
-"""Charts of the balance page: a :class:`Balance` in, Vega-Lite specifications with their captions out.
+"""Row charts of the page: a :class:`Balance` in, rows of marks with their places in per cent out.
 
-A colour in a specification may be the name of a CSS variable of the page (``var:stage-0``): the page puts in what that
-is in the light or the dark scheme before it draws. Charts that have nothing to show are left out.
+A chart is a list of rows, one a language or group: a label, marks on a common axis, and the same in figures. The page
+sets them as plain HTML, so they reflow on a narrow screen, follow the colours of the scheme and are read aloud as
+text. Charts that have nothing to show are left out.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import altair as alt
 import polars as pl
 
 from lola_data.balance_table import QUANTILES
+from lola_data.balance_text import readable_bytes, readable_share
+from lola_data.report_scale import LogScale, Tick, log_scale
+from lola_data.report_text import short_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from lola_data.balance import Balance
-    from lola_data.balance_table import Grouping
 
 SCRIPT_NAMES = {
     "Arab": "Arabic", "Armn": "Armenian", "Beng": "Bengali", "Cyrl": "Cyrillic", "Deva": "Devanagari",
@@ -33,34 +34,84 @@ SCRIPT_NAMES = {
 
 KEPT = "kept"
 REASON_COLOURS = {
-    KEPT: "var:kept",
-    "not_sampled": "var:not-sampled",
-    "exact": "var:exact",
-    "near": "var:near",
-    "url": "var:url",
-    "wrong_language": "var:wrong-language",
-    "low_score": "var:low-score",
-    "empty": "var:empty",
-    "relabelled": "var:relabelled",
+    KEPT: "kept",
+    "not_sampled": "not-sampled",
+    "exact": "exact",
+    "near": "near",
+    "url": "url",
+    "wrong_language": "wrong-language",
+    "low_score": "low-score",
+    "empty": "empty",
+    "relabelled": "relabelled",
 }
 """Colour of each reason, in the order of the bars: what stays, then what later steps removed, then earlier ones."""
-_OTHER_COLOURS = ("var:other-0", "var:other-1", "var:other-2")
+_OTHER_COLOURS = ("other-0", "other-1", "other-2")
 
-_STEP = 18
 _GROUPS = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A mark in the plot of a row.
+
+    Attributes:
+        kind: ``bar`` (from the axis), ``ghost`` (a thin bar behind), ``span`` (between two values) or a point:
+            ``circle``, ``square``, ``diamond``, ``cross``.
+        colour: name of a colour of the page.
+        start: left end, or the middle of a point, in per cent of the plot.
+        width: per cent; None for a point.
+        about: what it is, in words.
+    """
+
+    kind: str
+    colour: str
+    start: float
+    width: float | None = None
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A label (``name``, and the ``code`` where it differs), marks, and the same in ``figures``. ``before``: the figure
+    of the first stage, shown where there is room. ``aside``: read aloud, not shown."""
+
+    name: str
+    code: str
+    marks: tuple[Mark, ...]
+    figures: str
+    aside: str = ""
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows on one axis, with a heading and a note where the chart has several."""
+
+    rows: tuple[Row, ...]
+    title: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One way to look at a chart: its ``name`` (what is counted), the ticks of its axis, its blocks."""
+
+    name: str
+    ticks: tuple[Tick, ...]
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
-    """One figure: anchor, heading, a sentence on how to read it, what it shows in words, its views by name, and the
-    legend, (label, colour, shape) each; the page sets it, so that it wraps on a narrow screen."""
+    """One figure: anchor, heading, a sentence on how to read it, its views, and a legend of (label, colour, kind of
+    mark). ``wide``: over the whole width of the page, in columns."""
 
     key: str
     title: str
     caption: str
-    summary: str
-    views: dict[str, dict[str, Any]]
+    views: tuple[View, ...]
     legend: tuple[tuple[str, str, str], ...] = ()
+    wide: bool = False
 
 
 def charts(balance: Balance, *, top: int) -> list[Chart]:
@@ -68,284 +119,234 @@ def charts(balance: Balance, *, top: int) -> list[Chart]:
 
     Args:
         balance: what was counted.
-        top: languages drawn, the largest of the first stage.
+        top: languages in the charts that have not all of them, the largest of the first stage.
     """
     table = balance.table().filter(pl.col("first_documents") + pl.col("documents") > 0)
     order = [*(["first_share"] if len(balance.stages) > 1 else []), balance.unit]
     table = table.sort([*order, "lang"], descending=[*[True] * len(order), False])
-    shown = table.head(top).with_columns((pl.col("name") + " (" + pl.col("lang") + ")").alias("label"))
-    if not shown.height:
+    if not table.height:
         return []
-    drawn = (
-        f"the {shown.height} largest of {table.height} languages" if shown.height < table.height else "all languages"
-    )
+    shown = table.head(top)
+    drawn = largest(shown.height, table.height)
     found = [
-        _stages(balance, shown, drawn),
-        _removed(balance, shown, drawn),
+        _sizes(balance, table),
         _shares(balance, shown, drawn),
+        _removed(balance, shown, drawn),
         _lengths(shown, drawn),
-        _groups(balance, "script"),
-        _groups(balance, "family"),
+        _scripts(balance),
     ]
     return [chart for chart in found if chart is not None]
 
 
-def _stages(balance: Balance, shown: pl.DataFrame, drawn: str) -> Chart:
+def largest(shown: int, there: int) -> str:
+    """How a caption begins that tells which languages are drawn."""
+    return f"The {shown} largest of {there} languages" if shown < there else "Every language"
+
+
+def readers(balance: Balance) -> dict[str, Callable[[float], str]]:
+    """What can be counted of a language, in the order of the page, and how a count of it is written."""
+    if not balance.text_stages:
+        return {"tokens": short_count, "documents": short_count}
+    found: dict[str, Callable[[float], str]] = {"bytes": readable_bytes, "documents": short_count}
+    return found | {"tokens": short_count} if balance.token_stage or balance.tokenizer else found
+
+
+def _sizes(balance: Balance, table: pl.DataFrame) -> Chart:
     several = len(balance.stages) > 1
-    stages = [s for s in balance.stages if s in balance.text_stages] or list(balance.stages)
-    views: dict[str, dict[str, Any]] = {}
-    units = ["bytes", "documents"] if balance.text_stages else ["tokens", "documents"]
-    for unit in units:
-        rows = [
-            {"language": row["label"], "stage": stage, "value": value, "shown": f"{value:,}"}
-            for row in shown.iter_rows(named=True)
-            for stage in stages
-            if (value := row[f"{stage}_{unit}"] if several else row[unit])
-        ]
-        if rows:
-            views[unit] = _spec(_dots(rows, stages, unit, shown["label"]), shown.height)
-    largest = shown.row(0, named=True)
+    subject = balance.subject
+    views: list[View] = []
+    for unit, written in readers(balance).items():
+        # Of the first stage there are tokens only if it is token shards itself.
+        first = f"{balance.stages[0]}_{unit}" if several and f"{balance.stages[0]}_{unit}" in table.columns else None
+        values = [*table[unit], *(table[first] if first else [])]
+        scale = log_scale((value or 0 for value in values), written, gap=40.0)  # three plots beside each other
+        blocks = tuple(_families(table, unit, first, scale, written, balance.stages[0]))
+        views.append(View(unit, scale.ticks, blocks))
+    families = table["family"].n_unique()
+    languages = "1 language" if table.height == 1 else f"{table.height} languages"
+    groups = "1 family" if families == 1 else f"{families} families"
     return Chart(
-        "stages",
-        "Through the stages" if len(stages) > 1 else f"Size of each language, {stages[0]}",
-        f"{drawn.capitalize()}, on a logarithmic scale: equal distances are equal factors."
-        + (" The bar between the dots is what was lost on the way." if len(stages) > 1 else ""),
-        f"Dot chart of {drawn} at {', '.join(stages)}; the largest is {largest['name']} "
-        f"with {largest['documents']:,} documents in {balance.subject}.",
-        views,
-        _stage_legend(stages),
+        "sizes",
+        "Size of each language, by family",
+        f"{languages} of {groups}, on a logarithmic scale: equal distances are equal factors."
+        + (f" The thin bar is {balance.stages[0]}, the thick one {subject}." if several else ""),
+        tuple(views),
+        ((balance.stages[0], "first", "bar"), (subject, "subject", "bar")) if several else (),
+        wide=True,
     )
+
+
+def _families(
+    table: pl.DataFrame, unit: str, first: str | None, scale: LogScale, written: Callable[[float], str], first_name: str
+) -> Iterable[Block]:
+    """A block a family, largest first; the families of one language share the last."""
+    total = sum(table[unit].fill_null(0)) or 1
+    ranked = table.with_columns(pl.col(unit).fill_null(0)).sort([unit, "lang"], descending=[True, False])
+    groups = ranked.partition_by("family", maintain_order=True)
+    groups.sort(key=lambda group: (-sum(group[unit]), group["family"][0]))
+    alone = [group for group in groups if group.height == 1]
+    if len(alone) > 1:
+        groups = [group for group in groups if group.height > 1] + [pl.concat(alone)]
+    for group in groups:
+        rows: list[Row] = []
+        together = group["family"].n_unique() > 1
+        for row in group.iter_rows(named=True):
+            value, before = row[unit], (row[first] or 0) if first else 0
+            marks: list[Mark] = []
+            if before > 0:
+                marks.append(Mark("ghost", "first", 0.0, scale.at(before)))
+            if value > 0:
+                marks.append(Mark("bar", "subject", 0.0, scale.at(value)))
+            aside = f"of {written(before)} in {first_name}" if first else ""
+            if together and row["family"] != row["name"]:
+                aside = f"{aside}; family {row['family']}".removeprefix("; ")
+            low, high = row.get(f"{unit}_low"), row.get(f"{unit}_high")
+            sign = "~" if low != high else ""
+            rows.append(Row(row["name"], row["lang"], tuple(marks), sign + written(value), aside))
+        share = readable_share(sum(group[unit]) / total)
+        count = "1 language" if group.height == 1 else f"{group.height} languages"
+        title = "Families of one language" if together else group["family"][0]
+        yield Block(tuple(rows), title, f"{count}, {share}")
+
+
+def _shares(balance: Balance, shown: pl.DataFrame, drawn: str) -> Chart | None:
+    first, subject = balance.stages[0], balance.subject
+    columns = {"first_share": first, "share": subject} if len(balance.stages) > 1 else {"share": subject}
+    if balance.plan.height:
+        columns["target_share"] = "plan"
+    if len(columns) < 2 or shown.height < 2:
+        return None
+    looks = {
+        "first_share": ("first", "circle"), "share": ("subject", "diamond"), "target_share": ("plan", "cross"),
+    }  # fmt: skip
+    scale = log_scale(
+        (row[c] or 0 for row in shown.iter_rows(named=True) for c in columns), _percent, gap=30.0, whole=False
+    )
+    rows: list[Row] = []
+    for row in shown.iter_rows(named=True):
+        known = {column: row[column] for column in columns if row[column]}
+        places = [scale.at(share) for share in known.values()]
+        marks = [Mark("span", "span", min(places), round(max(places) - min(places), 2))] if len(places) > 1 else []
+        marks += [
+            Mark(
+                looks[column][1], looks[column][0], scale.at(share), about=f"{columns[column]} {readable_share(share)}"
+            )
+            for column, share in known.items()
+        ]
+        planned = f"plan {readable_share(row['target_share'] or 0)}" if "target_share" in columns else ""
+        was = readable_share(row["first_share"] or 0) if "first_share" in columns else ""
+        rows.append(Row(row["name"], row["lang"], tuple(marks), readable_share(row["share"] or 0), planned, was))
+    before, after = balance.evenness(first), balance.evenness()
+    return Chart(
+        "shares",
+        "Share before and after",
+        f"{drawn}: share of all {balance.unit} on a logarithmic scale. A mark that moved right has gained."
+        + (" The plan is the share in training, repeats included." if "target_share" in columns else "")
+        + f" Effective number of languages: {before.effective_languages:.1f} in {first}"
+        + (f", {after.effective_languages:.1f} in {subject}." if len(balance.stages) > 1 else "."),
+        (View("share", scale.ticks, (Block(tuple(rows)),)),),
+        tuple((name, *looks[column]) for column, name in columns.items()),
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _removed(balance: Balance, shown: pl.DataFrame, drawn: str) -> Chart | None:
     if not balance.joined or not balance.removed["documents"].sum():
         return None
-    labels = dict(shown.select("lang", "label").iter_rows())
-    left = balance.reasons().filter(pl.col("lang").is_in(list(labels)))
-    gone: dict[str, list[tuple[str, int]]] = {lang: [] for lang in labels}
+    languages = list(shown["lang"])
+    left = balance.reasons().filter(pl.col("lang").is_in(languages))
+    palette = reason_colours(left["reason"])
+    gone: dict[str, list[tuple[str, int]]] = {lang: [] for lang in languages}
     for lang, reason, count in left.select("lang", "reason", "documents").iter_rows():
         gone[lang].append((reason, count))
-    known = [reason for reason in REASON_COLOURS if reason == KEPT or reason in set(left["reason"])]
-    other = sorted(set(left["reason"]) - set(known))
-    palette = {**REASON_COLOURS, **{r: _OTHER_COLOURS[i % len(_OTHER_COLOURS)] for i, r in enumerate(other)}}
-    reasons = [*known, *other]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for row in shown.iter_rows(named=True):
-        parts = [(KEPT, row["documents"]), *gone[row["lang"]]]
-        whole = sum(count for _, count in parts)
-        rows.extend(
-            {"language": row["label"], "reason": reason, "share": count / whole, "documents": f"{count:,}",
-             "rank": reasons.index(reason)}
-            for reason, count in parts if count
-        )  # fmt: skip
-    chart = (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_bar(height={"band": 0.78})
-        .encode(
-            y=_languages(shown["label"]),
-            x=alt.X("share:Q", stack="zero", title="share of documents", scale=alt.Scale(domain=[0, 1], nice=False),
-                    axis=alt.Axis(format="%", tickCount=5, orient="top")),
-            color=alt.Color("reason:N", title=None, sort=reasons,
-                            scale=alt.Scale(domain=reasons, range=[palette[reason] for reason in reasons]),
-                            legend=None),
-            order=alt.Order("rank:Q"),
-            tooltip=["language:N", "reason:N", "documents:N", alt.Tooltip("share:Q", format=".1%")],
-        )
-    )  # fmt: skip
-    summed = (
-        left.group_by("reason").agg(pl.col("documents").sum()).sort(["documents", "reason"], descending=[True, False])
-    )
-    words = ", ".join(f"{reason} {count:,}" for reason, count in summed.iter_rows())
+        counts = dict.fromkeys(palette, 0)
+        for reason, count in [(KEPT, row["documents"]), *gone[row["lang"]]]:
+            counts[reason] += count
+        whole = sum(counts.values()) or 1
+        marks: list[Mark] = []
+        start = 0.0
+        for reason, count in counts.items():
+            if count:
+                width = 100 * count / whole
+                about = f"{reason.replace('_', ' ')} {count:,} ({readable_share(count / whole)})"
+                marks.append(Mark("part", palette[reason], round(start, 2), round(width, 2), about))
+                start += width
+        aside = "; ".join(mark.about for mark in marks)
+        rows.append(Row(row["name"], row["lang"], tuple(marks), readable_share(counts[KEPT] / whole), aside))
+    ticks = tuple(Tick(at, f"{at}%") for at in (0, 25, 50, 75, 100))
     return Chart(
         "removed",
         "What removed the rest",
-        f"{drawn.capitalize()}: of every document that came in, where it ended. Warm colours: identify; cool ones: "
-        "dedup; palest: left out by the sample.",
-        f"Stacked bars of {drawn}, documents removed: {words}.",
-        {"share of documents": _spec(chart, shown.height)},
-        tuple((reason, palette[reason], "square") for reason in reasons),
+        f"{drawn}: of every document that came in, where it ended, and in figures how much was kept. Warm colours: "
+        "identify; cool ones: dedup; the palest: left out by the sample.",
+        (View("share of documents", ticks, (Block(tuple(rows)),)),),
+        tuple((reason.replace("_", " "), colour, "square") for reason, colour in palette.items()),
     )
 
 
-def _shares(balance: Balance, shown: pl.DataFrame, drawn: str) -> Chart | None:
-    ends = list(dict.fromkeys((balance.stages[0], balance.subject)))
-    columns = dict(zip(ends, ["first_share", "share"][-len(ends) :], strict=True))
-    if balance.plan.height:
-        columns["plan"] = "target_share"
-    if len(columns) < 2 or shown.height < 2:
-        return None
-    rows = [
-        {"language": row["label"], "stage": name, "value": row[column], "shown": f"{100 * row[column]:.3g}%"}
-        for row in shown.iter_rows(named=True)
-        for name, column in columns.items()
-        if row[column]
-    ]
-    chart = _dots(rows, list(columns), f"share of {balance.unit}", shown["label"], percent=True)
-    first, last = balance.evenness(balance.stages[0]), balance.evenness()
-    return Chart(
-        "shares",
-        "Share before and after",
-        f"{drawn.capitalize()}, share of all {balance.unit} on a logarithmic scale. A dot that moved right has gained."
-        + (" The plan is the share in training, repeats included." if balance.plan.height else ""),
-        f"Dumbbell chart of {drawn}. Effective number of languages: {first.effective_languages:.1f} in "
-        f"{balance.stages[0]}, {last.effective_languages:.1f} in {balance.subject}.",
-        {"share": _spec(chart, shown.height)},
-        _stage_legend(list(columns)),
-    )
+def reason_colours(reasons: Iterable[str]) -> dict[str, str]:
+    """Colour of ``kept`` and of each of the reasons, in the order of the bars."""
+    found = set(reasons)
+    known = [reason for reason in REASON_COLOURS if reason == KEPT or reason in found]
+    others = sorted(found - set(known))
+    more = {reason: _OTHER_COLOURS[number % len(_OTHER_COLOURS)] for number, reason in enumerate(others)}
+    return {reason: REASON_COLOURS[reason] for reason in known} | more
 
 
 def _lengths(shown: pl.DataFrame, drawn: str) -> Chart | None:
     known = shown.filter(pl.col("p50_length").is_not_null() & (pl.col("p90_length") > 0))
     if not known.height:
         return None
-    rows = [
-        {"language": row["label"], "low": max(1.0, row["p10_length"]), "half": max(1.0, row["p50_length"]),
-         "high": row["p90_length"], "shown": " / ".join(f"{row[name]:,.0f}" for name, _ in QUANTILES)}
-        for row in known.iter_rows(named=True)
-    ]  # fmt: skip
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=_languages(known["label"]),
-        tooltip=["language:N", alt.Tooltip("shown:N", title="10% / median / 90%")],
-    )
-    axis = alt.Axis(format="~s", orient="top", values=_ticks(rows, ("low", "high")))
-    scale = alt.Scale(type="log", nice=False, padding=8)
-    span = base.mark_bar(height=5, cornerRadius=2, color="var:span").encode(
-        x=alt.X("low:Q", scale=scale, axis=axis, title="characters a document"), x2="high:Q"
-    )
-    middle = base.mark_point(filled=True, size=46, opacity=1, color="var:accent").encode(x=alt.X("half:Q", scale=scale))
-    longest = known.sort("p50_length", descending=True).row(0, named=True)
+    names = [name for name, _ in QUANTILES]
+    scale = log_scale((max(1.0, row[name]) for row in known.iter_rows(named=True) for name in names), short_count)
+    rows: list[Row] = []
+    for row in known.iter_rows(named=True):
+        low, half, high = (scale.at(max(1.0, row[name])) for name in names)
+        marks = (Mark("span", "span", low, round(high - low, 2)), Mark("circle", "accent", half))
+        aside = f"10 % are shorter than {row[names[0]]:,.0f}, 10 % longer than {row[names[2]]:,.0f}"
+        rows.append(Row(row["name"], row["lang"], marks, f"{row[names[1]]:,.0f}", aside))
     return Chart(
         "lengths",
         "How long documents are",
-        f"{drawn.capitalize()}: the dot is the median document, the bar spans the 10th to the 90th percentile.",
-        f"Ranges of document length of {drawn}; the longest median is {longest['name']} "
-        f"with {longest['p50_length']:,.0f} characters.",
-        {"characters": _spec(alt.layer(span, middle), known.height)},
+        f"{drawn}, in characters on a logarithmic scale: the dot is the median document, which is also given in "
+        "figures; the bar spans the 10th to the 90th percentile.",
+        (View("characters", scale.ticks, (Block(tuple(rows)),)),),
     )
 
 
-def _groups(balance: Balance, by: Grouping) -> Chart | None:
-    table = balance.table(by).filter(pl.col("first_documents") + pl.col("documents") > 0)
+def _scripts(balance: Balance) -> Chart | None:
+    table = balance.table("script").filter(pl.col("first_documents") + pl.col("documents") > 0)
     if table.height < 2:
         return None
-    ends = list(dict.fromkeys((balance.stages[0], balance.subject)))
-    columns = dict(zip(ends, ["first_share", "share"][-len(ends) :], strict=True))
-    head, rest = table.head(_GROUPS), table.slice(_GROUPS)
-    groups = [
-        (SCRIPT_NAMES.get(row[by], row[by]) if by == "script" else row[by], row["languages"],
-         [row[column] for column in columns.values()])
-        for row in head.iter_rows(named=True)
-    ]  # fmt: skip
+    several = len(balance.stages) > 1
+    columns = {"first_share": "first", "share": "subject"} if several else {"share": "subject"}
+    groups: list[tuple[str, int, Sequence[float]]] = []
+    for row in table.head(_GROUPS).iter_rows(named=True):
+        script = str(row["script"])
+        groups.append((SCRIPT_NAMES.get(script, script), row["languages"], [row[column] for column in columns]))
+    rest = table.slice(_GROUPS)
     if rest.height:
-        summed = rest.select("languages", *columns.values()).sum().row(0)
-        groups.append((f"{rest.height} others", summed[0], list(summed[1:])))
-    labels = [f"{name} · {count}" for name, count, _ in groups]
-    rows = [
-        {"group": label, "stage": stage, "share": share, "shown": f"{100 * share:.1f}%" if share >= 0.0005 else "<0.1%"}
-        for label, (_, _, shares) in zip(labels, groups, strict=True)
-        for stage, share in zip(ends, shares, strict=True)
-    ]
-    widest = max(row["share"] for row in rows)
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
-        y=alt.Y("group:N", sort=labels, title=None, axis=_label_axis()),
-        yOffset=alt.YOffset("stage:N", sort=ends, scale=alt.Scale(paddingInner=0.15)),
-        x=alt.X("share:Q", title=f"share of {balance.unit}", axis=alt.Axis(format="%", tickCount=4, orient="top"),
-                scale=alt.Scale(domain=[0, min(1.0, widest) * 1.16], nice=False)),
-        tooltip=["group:N", "stage:N", alt.Tooltip("share:Q", format=".2%")],
-    )  # fmt: skip
-    colour = alt.Color("stage:N", title=None, sort=ends, legend=None,
-                       scale=alt.Scale(domain=ends, range=_stage_colours(ends)))  # fmt: skip
-    bars = base.mark_bar(cornerRadiusEnd=2).encode(color=colour)
-    texts = base.mark_text(align="left", dx=4, fontSize=10, color="var:soft").encode(text="shown:N")
-    name, count, shares = groups[0]
+        summed = rest.select("languages", *columns).sum().row(0)
+        groups.append((f"{rest.height} others", summed[0], summed[1:]))
+    widest = max(share for _, _, shares in groups for share in shares) or 1.0
+    rows: list[Row] = []
+    for name, languages, shares in groups:
+        marks = [
+            Mark("bar" if colour == "subject" else "ghost", colour, 0.0, round(100 * share / widest, 2))
+            for share, colour in zip(shares, columns.values(), strict=True)
+        ]
+        figures = [readable_share(share) for share in shares]
+        rows.append(Row(name, str(languages), tuple(marks), figures[-1], before=figures[0] if several else ""))
     return Chart(
-        f"by-{by}",
-        f"By {by}",
-        f"Share of all {balance.unit}; the number after each name is how many languages have documents in "
-        f"{balance.subject}." + (" The script is the usual one of the language." if by == "script" else ""),
-        f"Bars of {len(groups)} groups; {name} with {count} languages holds {100 * shares[-1]:.1f}%.",
-        {"share": _spec(alt.layer(bars, texts), len(groups), step=14 * len(ends) + 8)},
-        _stage_legend(ends, "square"),
+        "scripts",
+        "By script",
+        f"Share of all {balance.unit}, by the usual script of each language. The number after a name is how many "
+        f"languages have documents in {balance.subject}.",
+        (View("share", (), (Block(tuple(rows)),)),),
+        ((balance.stages[0], "first", "bar"), (balance.subject, "subject", "bar")) if several else (),
     )
-
-
-def _dots(
-    rows: list[dict[str, Any]], stages: Sequence[str], unit: str, labels: Iterable[str], *, percent: bool = False
-) -> Any:
-    """One row a language on a logarithmic axis: a dot for each stage, and a bar from the smallest to the largest."""
-    base = alt.Chart(alt.InlineData(values=rows)).encode(y=_languages(labels))
-    axis = alt.Axis(format="~%" if percent else "~s", orient="top", values=_ticks(rows, ("value",)))
-    scale = alt.Scale(type="log", nice=False, padding=8)
-    names = list(stages)
-    span = base.mark_rule(strokeWidth=2, color="var:span").encode(
-        x=alt.X("min(value):Q", scale=scale, axis=axis, title=unit), x2="max(value):Q"
-    )
-    colour = alt.Scale(domain=names, range=_stage_colours(names))
-    shape = alt.Scale(domain=names, range=_shapes(names))
-    dots = base.mark_point(size=52, opacity=1, filled=True).encode(
-        x=alt.X("value:Q", scale=scale),
-        color=alt.Color("stage:N", title=None, sort=names, legend=None, scale=colour),
-        shape=alt.Shape("stage:N", title=None, sort=names, legend=None, scale=shape),
-        tooltip=["language:N", "stage:N", alt.Tooltip("shown:N", title=unit)],
-    )
-    return alt.layer(span, dots)
-
-
-def _stage_colours(names: Sequence[str]) -> list[str]:
-    """From pale to strong as the corpus is worked on; the last stage and the plan have colours of their own."""
-    stages = [name for name in names if name != "plan"]
-    steps = {1: [3], 2: [0, 3], 3: [0, 2, 3]}.get(len(stages), [min(3, i) for i in range(len(stages))])
-    colours = dict(zip(stages, (f"var:stage-{step}" for step in steps), strict=True))
-    return [colours.get(name, "var:plan") for name in names]
-
-
-def _shapes(names: Sequence[str]) -> list[str]:
-    """A second mark of each stage beside its colour."""
-    stages = [name for name in names if name != "plan"]
-    middle = ["square", "triangle-up", "triangle-down", "triangle-left", "triangle-right"]
-    shapes = dict(zip(stages, ["circle", *(middle[i % len(middle)] for i in range(len(stages)))], strict=False))
-    if len(stages) > 1:
-        shapes[stages[-1]] = "diamond"
-    return [shapes.get(name, "cross") for name in names]
-
-
-def _languages(labels: Iterable[str]) -> alt.Y:
-    return alt.Y("language:N", sort=list(labels), title=None, axis=_label_axis())
-
-
-def _label_axis() -> alt.Axis:
-    return alt.Axis(labelLimit=150, ticks=False, domain=False, labelPadding=8, grid=False)
-
-
-def _stage_legend(names: Sequence[str], shape: str | None = None) -> tuple[tuple[str, str, str], ...]:
-    if len(names) < 2:
-        return ()
-    shapes = [shape] * len(names) if shape else _shapes(names)
-    return tuple(zip(names, _stage_colours(names), shapes, strict=True))
-
-
-def _ticks(rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> list[float]:
-    """Ticks of a logarithmic axis that never crowd: powers of ten, and steps between them when there are few."""
-    values = [row[field] for row in rows for field in fields]
-    low, high = min(values), max(values)
-    tens = [10.0**power for power in range(-9, 16)]
-    spread = high / low
-    steps = (
-        (1, 1.5, 2, 3, 4, 5, 6, 8) if spread < 5 else (1, 2, 5) if spread < 60 else (1, 3) if spread < 3000 else (1,)
-    )
-    values = [step * ten for ten in tens for step in steps]
-    ticks = [value for value in values if 0.95 * low <= value <= 1.05 * high]
-    if len(ticks) > 1 or low == high:
-        return ticks or [low]
-    step = 10.0 ** math.floor(math.log10((high - low) / 2))
-    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _spec(chart: Any, rows: int, *, step: int = _STEP) -> dict[str, Any]:
-    """The specification, as wide as its place on the page and as high as its rows need."""
-    sized = chart.properties(width="container", height=max(1, rows) * step)
-    spec = sized.to_dict()
-    # The version is the bundle's business; without these two the page names no address and no theme of altair's.
-    spec.pop("$schema", None)
-    spec.pop("config", None)
-    return spec

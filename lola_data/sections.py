@@ -229,7 +229,7 @@ class BalanceSection(Section):
     min_documents: int = Field(default=100, ge=0)
     """Warn of languages with fewer documents."""
     top: int = Field(default=40, ge=5, le=200)
-    """Languages drawn in the charts (the table has all)."""
+    """Languages drawn in the charts (that of sizes and the table have all)."""
 
 
 class ExecutorSection(Section):

@@ -45,7 +45,7 @@ def test_ground_floor_knows_no_datatrove_and_no_torch() -> None:
 
 
 def test_trainer_needs_little() -> None:
-    heavy = {"datatrove", "polars", "pydantic", "numba", "fasttext", "altair", "huggingface_hub", "xxhash"}
+    heavy = {"datatrove", "polars", "pydantic", "numba", "fasttext", "jinja2", "huggingface_hub", "xxhash"}
     for path in (ROOT / "train").rglob("*.py"):
         assert not imports_of(path) & heavy, path
 

@@ -86,3 +86,32 @@ def write_run(root: Path) -> None:
     write_tokens(root / "tokens/train/yo_00000", [5])
     write_tokens(root / "tokens/valid/yo_00000", [6])
     write_tokens(root / "tokens/train/br_00000", [2])
+
+
+def write_tokenizer(path: Path, *, ends: bool = True) -> Path:
+    """A SentencePiece model of 400 pieces, with or without an end-of-document token."""
+    import io
+
+    import sentencepiece
+
+    words = ["Guten Tag", "Straße", "ọjọ́ ẹ káàárọ̀", "the quick brown fox", "jumps over the lazy dog"]
+    lines = [f"{one} {other} {number}" for number in range(40) for one in words for other in words]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=400, model_type="bpe", byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=False,
+        eos_id=2 if ends else -1, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    path.write_bytes(model.getvalue())
+    return path
+
+
+def write_pages(root: Path, lang: str, texts: list[str], **options: Any) -> None:
+    """A shard of many small pages: a raw tree large enough to be sampled, in a few hundred kilobytes."""
+    sources = [("mC4", "OSCAR-2019", None)[number % 3] for number in range(len(texts))]
+    urls = [f"https://www.site{number % 7}.org/{number}" for number in range(len(texts))]
+    times = [f"20{13 + number % 5}-05-06T07:08:09Z" for number in range(len(texts))]
+    table = pa.table({"text": texts, "timestamp": times, "url": urls, "source": sources}, schema=RAW)
+    (root / lang).mkdir(parents=True, exist_ok=True)
+    layout = {"row_group_size": 400, "data_page_size": 1, "write_batch_size": 20, "use_dictionary": ["source"]}
+    pq.write_table(table, root / lang / f"{lang}_part_00000.parquet", **{**layout, **options})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import statistics
+import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lola_data import balance_count
+from lola_data import balance_rows, balance_sums, balance_table
 from lola_data.balance import measure
 from lola_data.balance_warnings import warnings_of
 from lola_data.errors import RecipeError, ShardError
+from lola_data.sample_corpus import sample_root
 from lola_data.schemas import DEDUPED, IDENTIFIED, RAW, REMOVED
 from lola_data.tokens import TokenShardWriter
 from tests.lola_data.balance_trees import write_rows, write_run, write_tokens
@@ -189,11 +192,11 @@ def test_the_result_depends_on_neither_threads_nor_row_groups_nor_batches(
 ) -> None:
     expected = measure(run, workers=1)
     assert measure(run, workers=5).table().equals(expected.table())
-    monkeypatch.setattr(balance_count, "_BATCH_ROWS", 1)
-    monkeypatch.setattr(balance_count, "_PENDING_ROWS", 2)
-    monkeypatch.setattr(balance_count, "_PENDING_PARTS", 2)
+    monkeypatch.setattr(balance_rows, "_BATCH_ROWS", 1)
+    monkeypatch.setattr(balance_sums, "_PENDING_ROWS", 2)
+    monkeypatch.setattr(balance_sums, "_PENDING_PARTS", 2)
     again = measure(run, workers=2)
-    for name in ("sizes", "lengths", "detected", "scripts", "domains", "removed", "rejected"):
+    for name in ("sizes", "lengths", "detected", "scripts", "domains", "linked", "years", "removed", "rejected"):
         assert getattr(again, name).equals(getattr(expected, name)), name
 
 
@@ -250,21 +253,142 @@ def test_invalid_utf8_is_counted_in_text_and_refused_in_labels(tmp_path: Path) -
 
 
 def test_sources_beyond_the_limit_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(balance_count, "MAX_SOURCES", 4)
+    monkeypatch.setattr(balance_sums, "MAX_SOURCES", 4)
     rows = [{"text": "x", "source": source} for source in "aaabbcdefg"]
     write_rows(tmp_path / "raw/de/a.parquet", RAW, rows)
     source = {name: row["documents"] for name, row in rows_of(measure(tmp_path / "raw"), "source").items()}
-    assert source == {"a": 3, "b": 2, balance_count.OTHER_SOURCES: 5}
+    assert source == {"a": 3, "b": 2, balance_sums.OTHER_SOURCES: 5}
 
 
 def test_a_large_domain_survives_the_limit_on_domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(balance_count, "MAX_DOMAINS", 4)
-    monkeypatch.setattr(balance_count, "_PENDING_ROWS", 10)
+    monkeypatch.setattr(balance_sums, "MAX_DOMAINS", 4)
+    monkeypatch.setattr(balance_sums, "_PENDING_ROWS", 10)
     urls = [f"https://{'big' if i % 2 else f'small{i}'}.org/{i}" for i in range(100)]
     write_rows(tmp_path / "raw/de/a.parquet", RAW, [{"text": "x", "url": url} for url in urls], group=10)
     domains = dict(measure(tmp_path / "raw").domains.select("domain", "documents").iter_rows())
     assert len(domains) <= 4
     assert 50 - 100 / 4 <= domains["big.org"] <= 50
+
+
+def test_the_embedded_sample_counted_in_plain_python(tmp_path: Path) -> None:
+    """Every figure of the table, against a loop over the rows."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(sample_root().glob("*/*.parquet")):
+        rows.setdefault(path.parent.name, []).extend(pq.read_table(path).to_pylist())
+    balance = measure(sample_root())
+    table = rows_of(balance)
+    assert set(table) == set(rows)
+    sizes = {lang: sum(len(row["text"].encode()) for row in own) for lang, own in rows.items()}
+    for lang, own in rows.items():
+        lengths = [len(row["text"]) for row in own]
+        found = table[lang]
+        assert (found["documents"], found["bytes"], found["characters"]) == (len(own), sizes[lang], sum(lengths))
+        assert found["empty"] == lengths.count(0)
+        assert found["share"] == pytest.approx(sizes[lang] / sum(sizes.values()))
+        assert found["mean_length"] == pytest.approx(statistics.fmean(lengths))
+        percentiles = [found[f"p{level}_length"] for level in (10, 50, 90, 99)]
+        assert percentiles == pytest.approx(list(np.percentile(lengths, [10, 50, 90, 99])))
+    documents = {
+        "source": Counter((lang, row["source"]) for lang, own in rows.items() for row in own),
+        "domain": Counter(
+            (lang, (urlsplit(row["url"]).hostname or "").removeprefix("www."))
+            for lang, own in rows.items() for row in own if row["url"]
+        ),
+        "year": Counter((lang, int(row["timestamp"][:4])) for lang, own in rows.items() for row in own
+                        if row["timestamp"]),
+    }  # fmt: skip
+    for name, frame in (("source", balance.sizes), ("domain", balance.domains), ("year", balance.years)):
+        assert {row[:2]: row[2] for row in frame.select("lang", name, "documents").iter_rows()} == documents[name]
+    assert balance.scripts["documents"].sum() == sum(map(len, rows.values()))
+    letters: Counter[str] = Counter()
+    for row in rows["sr"]:
+        names = [unicodedata.name(letter, "").split()[0] for letter in row["text"] if letter.isalpha()]
+        letters[{"CYRILLIC": "Cyrl", "LATIN": "Latn"}[statistics.mode(names)]] += 1
+    assert dict(balance.scripts.filter(lang="sr").select("script", "documents").iter_rows()) == letters
+    shares = [size / sum(sizes.values()) for size in sorted(sizes.values())]
+    even = balance.evenness()
+    assert even.entropy == pytest.approx(-sum(share * math.log(share) for share in shares))
+    differences = sum(abs(one - other) for one in shares for other in shares)
+    assert even.gini == pytest.approx(differences / (2 * len(shares)))
+    assert even.smallest_100_share == pytest.approx(sum(shares[:100]))
+
+
+def test_years_of_timestamps(tmp_path: Path) -> None:
+    stamps = {
+        "2019-09-17T15:03:38Z": 2019, " 2020/01/02": 2020, "2021": 2021, "20220131T000000": 2022,
+        "2023-13-45": 2023, "1568733338": None, "17.09.2019": None, "": None, "201": None, None: None,
+    }  # fmt: skip
+    write_rows(tmp_path / "raw/de/a.parquet", RAW, [{"text": "x", "timestamp": stamp} for stamp in stamps])
+    years = measure(tmp_path / "raw").years
+    assert years.rows() == [("de", year, 1) for year in stamps.values() if year]
+    assert years.schema["year"] == pl.Int32
+
+
+def test_timestamps_that_are_times_and_those_that_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "raw/de").mkdir(parents=True)
+    times = pa.array([1_568_733_338, 1_600_000_000, None], pa.timestamp("s"))
+    pq.write_table(pa.table({"text": ["x"] * 3, "timestamp": times}), tmp_path / "raw/de/a.parquet")
+    pq.write_table(pa.table({"text": ["x"], "timestamp": [2019]}), tmp_path / "raw/de/b.parquet")
+    assert measure(tmp_path / "raw").years.rows() == [("de", 2019, 1), ("de", 2020, 1)]
+
+
+def test_domains_as_groups(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = measure(run / "raw").table("domain")
+    assert table.rows() == [
+        ("a.de", "de", 1, 3, 3 / 9),
+        ("y.ng", "yo", 1, 2, 2 / 9),
+        ("b.fr", "de", 1, 1, 1 / 9),
+        ("(none)", None, None, 3, 3 / 9),
+    ]
+    monkeypatch.setattr(balance_table, "MAX_ROWS", 1)
+    shown = measure(run / "raw").table("domain").select("domain", "documents").rows()
+    assert shown == [("a.de", 3), ("(other domains)", 3), ("(none)", 3)]
+    assert not measure(run / "tokens").table("domain").height
+
+
+def test_domains_of_several_languages(tmp_path: Path) -> None:
+    for lang, count in (("de", 2), ("nl", 3)):
+        write_rows(tmp_path / f"raw/{lang}/a.parquet", RAW, [{"text": "x", "url": "https://a.org/"}] * count)
+    assert measure(tmp_path / "raw").table("domain").rows() == [("a.org", "nl", 2, 5, 1.0)]
+
+
+def test_scripts_are_told_by_letters_where_no_column_has_them(run: Path, tmp_path: Path) -> None:
+    assert measure(run / "raw").scripts.rows() == [
+        ("cy", "Latn", 1),
+        ("de", "Latn", 5),
+        ("de", "Zyyy", 1),
+        ("yo", "Latn", 2),
+    ]
+    write_rows(tmp_path / "raw/sr/a.parquet", RAW, [{"text": text} for text in ["добро"] * 3 + ["漢字"] * 20])
+    assert kinds(measure(tmp_path / "raw"), min_documents=0)["unexpected_script"] == ["sr"]
+    # Of a run the scripts are those that identify found.
+    assert measure(run).scripts.rows() == [("br", "Latn", 1), ("de", "Latn", 4), ("yo", "Latn", 2)]
+
+
+@pytest.mark.parametrize("given", ["", ".idx", ".bin"])
+@pytest.mark.parametrize(
+    ("name", "lang"),
+    [("de_text_document", "de"), ("my-corpus_00003", "my-corpus"), ("x", "x"), ("yo_text_sentence", "yo")],
+)
+def test_a_megatron_dataset_of_any_name(tmp_path: Path, name: str, lang: str, given: str) -> None:
+    write_tokens(tmp_path / "sets" / name, [3, 4])
+    write_tokens(tmp_path / "sets" / "other", [9])
+    found = measure(tmp_path / "sets" / f"{name}{given}")
+    assert found.splits.rows() == [("sets", "", lang, 2, 7)]
+    both = measure(tmp_path / "sets" / name, tmp_path / "sets" / "other.idx")
+    assert both.stages == ("sets",)
+    assert sorted(both.languages) == sorted([lang, "other"])
+
+
+def test_half_a_megatron_dataset_is_refused(tmp_path: Path) -> None:
+    write_tokens(tmp_path / "de", [3])
+    (tmp_path / "de.idx").unlink()
+    with pytest.raises(ShardError, match=r"de\.bin: a Megatron dataset is a pair .* de\.idx is missing|is missing"):
+        measure(tmp_path / "de.bin")
+    write_tokens(tmp_path / "nl", [3])
+    (tmp_path / "nl.bin").unlink()
+    with pytest.raises(ShardError, match=r"nl\.bin"):
+        measure(tmp_path / "nl")
 
 
 HOSTS = [
@@ -275,6 +399,10 @@ HOSTS = [
     "https://a.org:443",
     "https://A.org?x=http://b.org/",
     "https://user@a.org#[y]",
+    "ftp://a.org/x/y",
+    "gopher+long://a.org/https://b.org/",
+    "http://a/b",
+    "https://münchen.example/straße/",
 ]
 
 

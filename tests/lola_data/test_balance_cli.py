@@ -11,13 +11,15 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
 
+from lola_data import balance, balance_sample
 from lola_data.balance import measure
 from lola_data.balance_cli import balance as command
+from lola_data.balance_compare import compare
 from lola_data.balance_text import plain_table, readable_bytes, readable_share, table_cells, warning_lines
 from lola_data.balance_warnings import BalanceWarning
 from lola_data.cli import EntryPointGroup
 from lola_data.schemas import RAW
-from tests.lola_data.balance_trees import write_rows, write_run
+from tests.lola_data.balance_trees import write_pages, write_rows, write_run, write_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,6 +132,82 @@ def test_csv_and_html(work: Path, tmp_path: Path) -> None:
     assert (rows["de"]["raw_documents"], rows["de"]["epochs"], rows["cy"]["target_share"]) == ("6", "0.75", "")
     assert "<title>Ours</title>" in (tmp_path / "new" / "out.html").read_text(encoding="utf-8")
     assert f"written: {tmp_path / 'out.csv'}" in result.stderr
+
+
+def test_domains(work: Path) -> None:
+    lines = run(work / "raw", "--by", "domain").stdout.splitlines()
+    assert [re.split(r"  +", line) for line in lines[:3]] == [
+        ["domain", "languages", "most in", "documents", "share"],
+        ["------", "---------", "-------", "---------", "------"],
+        ["a.de", "1", "de", "3", "33.3%"],
+    ]
+    document = json.loads(run(work, "--by", "domain", "--json").stdout)
+    assert [row["domain"] for row in document["rows"]] == ["a.de", "y.ng", "(none)"]
+    assert document["removed"] == []
+
+
+def test_tokens_of_a_tokenizer(work: Path, tmp_path: Path) -> None:
+    model = write_tokenizer(tmp_path / "a.model")
+    result = run(work / "raw", "--tokens", model)
+    assert result.exit_code == 0, result.output
+    assert "tokens" in re.split(r"  +", result.stdout.splitlines()[0])
+    assert f"tokens of the texts of raw by {model}: all of them" in result.stdout
+    document = json.loads(run(work / "raw", "--tokens", model, "--json", "--exact").stdout)
+    assert document["tokenizer"] == str(model)
+    assert {row["lang"]: row["half_width"] for row in document["encoded"]} == {"cy": 0.0, "de": 0.0, "yo": 0.0}
+    assert document["totals"]["tokens"] == sum(row["tokens"] for row in document["encoded"])
+    result = run(work, "--tokens", tmp_path / "absent.model")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "absent.model" in result.stderr
+
+
+def test_estimates_in_json_and_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balance_sample, "SAMPLE_BYTES", 1)
+    monkeypatch.setattr(balance, "EXACT_BELOW", 1)
+    write_pages(tmp_path / "raw", "de", [f"{'x' * (number % 97)} {number}" for number in range(3000)])
+    document = json.loads(run(tmp_path / "raw", "--json", "--csv", tmp_path / "out.csv").stdout)
+    assert not document["exact"]
+    assert document["confidence"] == 0.95
+    assert {"characters", "mean_length", "p50_length"} <= set(document["estimated"])
+    [row] = document["rows"]
+    assert row["p50_length_low"] <= row["p50_length"] <= row["p50_length_high"]
+    [read] = document["read"]
+    assert (read["stage"], read["lang"]) == ("raw", "de")
+    assert 0 < read["documents"] < 3000 / 2
+    assert 0 < read["bytes"] < row["bytes"] / 2
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as handle:
+        assert float(next(csv.DictReader(handle))["characters_low"]) == row["characters_low"]
+    lines = run(tmp_path / "raw").stdout.splitlines()
+    assert any(line.startswith("~ estimated from a sample: ") for line in lines)
+    assert "~" not in run(tmp_path / "raw", "--exact").stdout
+
+
+def test_against_another_corpus(work: Path, tmp_path: Path) -> None:
+    for lang, size in (("de", 30), ("sw", 70)):
+        write_rows(tmp_path / f"other/{lang}/a.parquet", RAW, [{"text": "x" * size}])
+    page = tmp_path / "out.html"
+    result = run(work, "--against", tmp_path / "other", "--csv", tmp_path / "out.csv", "--html", page)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    start = lines.index(f"against {tmp_path / 'other'}")
+    head = re.split(r"  +", lines[start + 1])
+    assert head == ["lang", "name", "documents", "there", "bytes", "there", "share", "there", "ratio"]
+    shown = {line.split()[0]: line for line in lines[start + 3 :] if line}
+    assert shown["sw"].split()[1:] == ["Swahili", "0", "1", "0", "B", "70", "B", "0.0%", "70.0%", "0"]
+    assert any(line.startswith("distance, by bytes: total variation ") for line in lines)
+    assert "only here: yo, br" in lines
+    assert "only there: sw" in lines
+    document = json.loads(run(work, "--against", tmp_path / "other", "--json").stdout)
+    assert document["against"]["rows"] == compare(measure(work), measure(tmp_path / "other")).to_dicts()
+    assert (document["against"]["unit"], document["against"]["only_there"]) == ("bytes", ["sw"])
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as handle:
+        rows = {row["lang"]: row for row in csv.DictReader(handle)}
+    assert (rows["sw"]["other_documents"], rows["sw"]["raw_documents"], rows["sw"]["name"]) == ("1", "", "Swahili")
+    assert (rows["de"]["raw_documents"], rows["cy"]["raw_documents"], rows["cy"]["other_share"]) == ("6", "1", "")
+    assert page.stat().st_size > 0
+    result = run(work, "--against", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert "nowhere: no such file or folder" in result.stderr
 
 
 def test_paths_that_hold_nothing_end_with_one_line_and_one(tmp_path: Path) -> None:

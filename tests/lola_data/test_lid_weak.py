@@ -1,17 +1,19 @@
-"""Languages a model misses: the table beside it, and what is said of them."""
+"""Languages a model misses: the table beside it, and what is said of them.
+
+The tables of docs/lid.md are made from it. ``python -m tests.lola_data.test_lid_weak`` writes them anew.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from lola_data.errors import ShardError
 from lola_data.languages import LANGUAGES
-from lola_data.lid_weak import TABLE_SUFFIX, WEAK_BELOW, weak_codes, weak_line
+from lola_data.lid_weak import TABLE_SUFFIX, WEAK_BELOW, WeakCode, weak_codes, weak_line
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "lid.md"
 
 TABLE = """\
 data\tmodel\tcode\ttexts\tanswered\tcorrect\tprecision\trecall\tf1\tfalse_positive_rate\tnamed\ttaken_for
@@ -71,12 +73,58 @@ def test_a_foreign_table_is_refused_by_name(tmp_path: Path, content: str) -> Non
 def test_the_table_of_the_embedded_model() -> None:
     """What docs/lid.md says of it; the figures themselves are held to the reference in test_lid_evaluate.py."""
     weak = weak_codes("lid.176.ftz", LANGUAGES)
-    declared = [found.code for found in weak if found.data == "udhr.parquet"]
-    assert sorted(declared) == sorted(
-        ["bcl", "bh", "bs", "eml", "es", "gn", "hi", "ht", "id", "io", "kv", "mai", "min", "ms", "nah", "nn", "oc", "os", "pam", "ru", "so", "tyv", "wa", "wuu", "yo", "yue"]
-    )
+    declared = " ".join(sorted(found.code for found in weak if found.data == "udhr.parquet"))
+    assert declared == "bcl bh bs eml es gn hi ht id io kv mai min ms nah nn oc os pam ru so tyv wa wuu yo yue"
     assert weak_codes("lid.176.ftz", ["de", "fr", "sw", "th"]) == []
     assert all(found.f1 < WEAK_BELOW for found in weak)
     lost = {found.code for found in weak_codes("lid.176.ftz", LANGUAGES, accept_confusable=True)}
     assert {"os", "tyv", "yo", "so"} <= lost
     assert not lost & {"bh", "mai", "wuu", "bs", "es", "ru", "hi"}
+
+
+def page_tables() -> dict[str, str]:
+    """The tables of docs/lid.md by the name in their markers."""
+    known = weak_codes("lid.176.ftz", LANGUAGES, below=2)
+    declared = [found for found in known if found.data == "udhr.parquet"]
+    weak = [
+        "| code | language | F1 | recall | in group | texts | taken for |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for found in declared:
+        if found.f1 < WEAK_BELOW:
+            figures = f"{found.f1:.2f} | {found.recall:.2f} | {found.recall_in_group:.2f} | {found.texts}"
+            answers = ", ".join(f"{code} {count}" for code, count in found.taken_for[:3])
+            weak.append(f"| {found.code} | {LANGUAGES[found.code].name} | {figures} | {answers} |")
+    return {
+        "weak": "\n".join(weak) + "\n",
+        "all": in_columns(declared),
+        "others": in_columns([found for found in known if found.data != "udhr.parquet"]),
+    }
+
+
+def in_columns(found: list[WeakCode], columns: int = 8) -> str:
+    """Code and F1, by code, read along the lines; what is weak in bold."""
+    cells = [
+        f"{one.code} | {f'**{one.f1:.2f}**' if one.f1 < WEAK_BELOW else f'{one.f1:.2f}'}"
+        for one in sorted(found, key=lambda one: one.code)
+    ]
+    cells += [" | "] * (-len(cells) % columns)
+    rows = [" | ".join(cells[at : at + columns]) for at in range(0, len(cells), columns)]
+    head = [" | ".join(["code | F1"] * columns), " | ".join(["--- | ---:"] * columns)]
+    return "\n".join(f"| {row} |" for row in [*head, *rows]) + "\n"
+
+
+def with_tables(page: str) -> str:
+    for name, table in page_tables().items():
+        start = page.index(begin := f"<!-- figures: {name} -->\n") + len(begin)
+        page = page[:start] + table + page[page.index("<!-- end -->\n", start) :]
+    return page
+
+
+def test_the_page_has_the_figures_of_the_table() -> None:
+    page = PAGE.read_text("utf-8")
+    assert page == with_tables(page), "the figures have changed: run `python -m tests.lola_data.test_lid_weak`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text("utf-8")), "utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -23,6 +22,7 @@ from lola_data.sections import SampleSection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def planned(sizes: dict[str, LanguageSize], **section: Any) -> PlannedSample:

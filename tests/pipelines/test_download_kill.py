@@ -70,6 +70,7 @@ def test_twenty_kills(tmp_path: Path) -> None:
             return int(parent.stdout.readline())  # pyright: ignore[reportOptionalMemberAccess]
 
         killed = in_a_file = 0
+        there: dict[str, str] = {}
         while killed < KILLS:
             child = begin()
             time.sleep(chance.uniform(0.05, 0.5))
