@@ -32,7 +32,7 @@ class LabelSums:
 
     def __init__(self, lang: str) -> None:
         self.lang = lang
-        self._parts = (Sums(label_sums), Sums(host_sums), Sums(year_sums))
+        self._parts = _empty()
 
     def add(self, batch: Mapping[str, pa.Array], present: Sequence[str]) -> None:
         """Take in the rows of a batch, which has the columns ``present``."""
@@ -44,9 +44,10 @@ class LabelSums:
             years.add(_counted(batch["timestamp"], "date", _DATE, self.lang))
 
     def absorb(self, other: LabelSums) -> None:
-        """Take over all that ``other`` has; it must not be used any more."""
+        """Take over all that ``other`` has, which is empty then."""
         for own, more in zip(self._parts, other._parts, strict=True):
             own.absorb(more)
+        other._parts = _empty()
 
     def part(self) -> dict[str, pl.DataFrame]:
         """Every frame of :data:`lola_data.balance_sums.FRAMES` that labels give."""
@@ -54,6 +55,10 @@ class LabelSums:
         for sums in self._parts:
             found |= sums.result()
         return found
+
+
+def _empty() -> tuple[Sums, Sums, Sums]:
+    return Sums(label_sums), Sums(host_sums), Sums(year_sums)
 
 
 def _counted(column: pa.Array, name: str, what: int, lang: str) -> pl.DataFrame:

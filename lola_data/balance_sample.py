@@ -30,13 +30,7 @@ from lola_data.balance_estimate import effective_documents, ratio
 from lola_data.balance_fill import GROUPED, TextSample, put_together
 from lola_data.balance_labels import LabelSums
 from lola_data.balance_pages import DamagedPage, read_pages
-from lola_data.balance_rows import (
-    TEXTS,
-    present_columns,
-    read_group,
-    text_sizes,
-    unreadable,
-)
+from lola_data.balance_rows import TEXTS, present_columns, read_group, text_sizes, unreadable
 from lola_data.balance_sums import together
 from lola_data.balance_survey import WHOLE_GROUP, pages_of, reading, survey_shard, text_column
 from lola_data.balance_table import LEVELS

@@ -146,13 +146,16 @@ def table_cells(
         for column in _columns(balance, by)
         if not column.right or any(value not in (None, 0) for value in frame[column.key])
     ]
-    records = [*shown.iter_rows(named=True), {**total, columns[0].key: "total"}]
+    total = {**total, columns[0].key: "total"}
+    records = list(shown.iter_rows(named=True))
     lengths, none = estimated & {name for name, _ in LEVELS}, frozenset[str]()
     always = [lengths if record.get("lang") in balance.effective else none for record in records]
     cells = [
         [shown_cell(record, column, estimated, always=marked) for column in columns]
         for record, marked in zip(records, always, strict=True)
     ]
+    # The whole is known better than its sources are.
+    cells.append([shown_cell(total, column, balance.estimated_columns() & estimated) for column in columns])
     if shown.height < frame.height:
         cells.insert(-1, [f"... {frame.height - shown.height:,} more", *[""] * (len(columns) - 1)])
 

@@ -232,6 +232,10 @@ def test_estimates_are_marked(large: Path) -> None:
         assert not shown["yo"][name].startswith("~"), name
     assert not any(shown["de"][name].startswith("~") for name in ("documents", "bytes", "share"))
     assert shown["total"]["mean chars"].startswith("~")
+    _, _, sources = table_cells(found, "source")
+    by_source = {row[0]: row for row in sources}
+    assert by_source["mC4"][3].startswith("~")
+    assert by_source["total"][3] == shown["total"]["bytes"]
     assert any(line.startswith("~ estimated from a sample") for line in estimate_lines(found))
     assert estimate_lines(measure(large, exact=True)) == []
 

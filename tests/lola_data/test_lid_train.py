@@ -151,6 +151,8 @@ def test_quantised(data: LabelledText, trained: Trained, tmp_path: Path) -> None
     assert made.path.stat().st_size < 0.4 * trained.path.stat().st_size
     assert made.documents is not None
     assert made.documents.macro_f1 > 0.9
+    again = train(data, tmp_path / "again.ftz", replace(QUICK, quantize=True, cutoff=2000))
+    assert again.path.read_bytes() == made.path.read_bytes()
     reference = fasttext.load_model(str(made.path))
     assert reference.is_quantized()
     texts = data.text.slice(0, 100)
