@@ -39,15 +39,16 @@ def digests(files: dict[str, bytes]) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_twenty_kills(tmp_path: Path) -> None:
-    files = {f"de/de_part_{number:05d}.parquet": shard(f"de{number}", rows=40) for number in range(12)}
-    files |= {"sw/sw_part_00000.parquet": shard("sw", rows=40)}
+    files = {f"de/de_part_{number:05d}.parquet": shard(f"de{number}", rows=120) for number in range(12)}
+    files |= {"sw/sw_part_00000.parquet": shard("sw", rows=120)}
     listing = "".join(
         f"{digest}  {path.split('/')[1]}\n" for path, digest in digests(files).items() if path[:2] == "de"
     )
     root = Path(__file__).parents[2]
     chance = random.Random(2409)
     with FakeHub(files | {"de/checksum.sha256": listing.encode()}) as hub:
-        hub.pause = 0.01
+        # At this pace all files take longer than all that is run before the kills together.
+        hub.pause = 0.03
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
             "PYTHONPATH": str(root),
@@ -72,8 +73,12 @@ def test_twenty_kills(tmp_path: Path) -> None:
         killed = in_a_file = 0
         there: dict[str, str] = {}
         while killed < KILLS:
+            asked = len(hub.gets())
             child = begin()
-            time.sleep(chance.uniform(0.05, 0.5))
+            end = time.monotonic() + 60
+            while len(hub.gets()) == asked and time.monotonic() < end:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0.0, 0.4))
             os.kill(child, signal.SIGKILL)
             assert os.waitstatus_to_exitcode(int(parent.stdout.readline())) == -signal.SIGKILL
             killed += 1
