@@ -8,10 +8,10 @@ import resource
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec.registry
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -222,7 +222,7 @@ def test_file_name_that_is_no_text(corpus: Corpus) -> None:
 def test_place_of_another_kind(corpus: Corpus, place: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     # Another test of this process may have used it.
-    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, "s3", raising=False)
     for call in (
         ("run", corpus.recipe, "--set", f"workdir={place}"),
         ("run", corpus.recipe, "--set", f"workdir={place}", "--dry-run"),
