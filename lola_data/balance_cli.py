@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from polars import DataFrame
 
     from lola_data.balance import Balance
@@ -78,9 +75,10 @@ def balance(
     from lola_data.balance_text import json_text
     from lola_data.balance_warnings import warnings_of
     from lola_data.errors import ShardError
+    from lola_data.terminal import bytes_bar
 
     everything = True if exact else None
-    with _progress() as progress:
+    with bytes_bar("counting") as progress:
         measured = measure(*paths, raw=raw, workers=workers, exact=everything, tokens=tokenizer, progress=progress)
         other = None
         if against is not None:
@@ -142,7 +140,7 @@ def _csv_table(measured: Balance, other: Balance | None, by: Grouping) -> DataFr
 def _print_against(measured: Balance, other: Balance, name: str, by: Grouping, top: int | None) -> None:
     from lola_data.balance_compare import compare, shared_unit
     from lola_data.balance_compare_text import comparison_cells, comparison_lines
-    from lola_data.balance_text import plain_table
+    from lola_data.text_tables import plain_table
 
     compared = compare(measured, other, by)
     lines = comparison_lines(compared, shared_unit(measured, other, by))
@@ -154,11 +152,11 @@ def _print(measured: Balance, by: Grouping, top: int | None, warnings: list[Bala
         content_lines,
         estimate_lines,
         evenness_lines,
-        plain_table,
         reason_lines,
         table_cells,
         warning_lines,
     )
+    from lola_data.text_tables import plain_table
 
     terminal = sys.stdout.isatty()
     notes = [
@@ -170,38 +168,6 @@ def _print(measured: Balance, by: Grouping, top: int | None, warnings: list[Bala
     if not terminal:
         click.echo("\n".join([plain_table(*table_cells(measured, by, top=top)), "", *notes, *warning_lines(warnings)]))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from lola_data.terminal import print_table
 
-    console = Console()
-    headers, right, rows = table_cells(measured, by, top=top, width=console.width)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", collapse_padding=True)
-    for header, is_right in zip(headers, right, strict=True):
-        table.add_column(header, justify="right" if is_right else "left", no_wrap=True)
-    for number, row in enumerate(rows):
-        table.add_row(*map(Text, row), style="bold" if number == len(rows) - 1 else None)
-    console.print(table)
-    console.print()
-    for line in notes:
-        console.print(Text(line))
-    for line in warning_lines(warnings):
-        console.print(Text(line, style="yellow"))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr when that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    bar = Progress(
-        TextColumn("counting"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("counting", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    print_table(lambda width: table_cells(measured, by, top=top, width=width), notes, warning_lines(warnings))

@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lola_data.balance_compare import distances
-from lola_data.balance_text import (
-    NAMED,
-    Column,
-    as_it_is,
-    readable_bytes,
-    readable_count,
-    readable_share,
-    shown_cell,
-)
+from lola_data.balance_text import NAMED, shown_cell
+from lola_data.text_tables import Column, as_it_is, readable_bytes, readable_count, readable_share
 
 if TYPE_CHECKING:
     from lola_data.balance_compare import Distances

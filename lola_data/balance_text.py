@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from rich.cells import cell_len
 
 from lola_data.balance_compare import compare, distances, shared_unit
 from lola_data.balance_estimate import CONFIDENCE
 from lola_data.balance_table import LEVELS, MAX_ROWS
 from lola_data.balance_warnings import KINDS, warnings_of
+from lola_data.text_tables import Column, as_it_is, fitted, readable_bytes, readable_count, readable_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from lola_data.balance import Balance
     from lola_data.balance_table import Grouping
@@ -27,52 +27,11 @@ FORMAT = 1
 NAMED = 6
 """Languages that a warning line names before it says how many more there are."""
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
 _SHORT = ("empty", "few_documents", "one_domain", "unknown_code")
 _DOMAINS_SHOWN = 50
 """Rows of a table by domain unless told otherwise."""
 _NAMED_SCRIPTS = 8
-_GAP = "  "
-
-
-def readable_bytes(size: float) -> str:
-    """Size in decimal units with three digits: 999 B, 12.3 kB, 4.00 GB."""
-    unit = 0
-    while size >= 999.5 and unit < len(_UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    if unit == 0:
-        return f"{size:.0f} B"
-    return f"{size:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f} {_UNITS[unit]}"
-
-
-def readable_share(share: float) -> str:
-    """Per cent with enough digits to tell small shares apart, but never "0" for something: 12.3%, 0.04%, <0.01%."""
-    percent = 100 * share
-    if percent == 0 or percent >= 9.95:
-        return f"{percent:.1f}%"
-    return f"{percent:.2f}%" if percent >= 0.01 else "<0.01%"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: where its values come from, and how soon it gives way on a narrow terminal."""
-
-    header: str
-    key: str
-    show: Callable[[Any], str]
-    keep: int
-    """Columns with the smallest number go first."""
-    right: bool = True
-
-
-def readable_count(value: float) -> str:
-    """A whole number with commas."""
-    return f"{value:,.0f}"
-
-
-def as_it_is(value: str) -> str:
-    """The text."""
-    return value
 
 
 def _columns(balance: Balance, by: Grouping) -> list[Column]:
@@ -159,15 +118,7 @@ def table_cells(
     if shown.height < frame.height:
         cells.insert(-1, [f"... {frame.height - shown.height:,} more", *[""] * (len(columns) - 1)])
 
-    def widths() -> list[int]:
-        return [max(cell_len(c.header), *(cell_len(row[i]) for row in cells)) for i, c in enumerate(columns)]
-
-    while width is not None and len(columns) > 2 and sum(widths()) + len(_GAP) * (len(columns) - 1) > width:
-        gone = min(range(len(columns)), key=lambda i: columns[i].keep)
-        del columns[gone]
-        for row in cells:
-            del row[gone]
-    return [column.header for column in columns], [column.right for column in columns], cells
+    return fitted(columns, cells, width)
 
 
 def shown_cell(
@@ -185,21 +136,6 @@ def shown_cell(
     low, high = (record.get(f"{column.key}_{end}") for end in ("low", "high"))
     marked = column.key in always or (column.key in estimated and (low is None or low != high))
     return f"{'~' if marked else ''}{column.show(value)}"
-
-
-def plain_table(headers: Sequence[str], right: Sequence[bool], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces, a rule under the header and one above the last row; no line is wrapped."""
-    widths = [max(cell_len(row[i]) for row in (headers, *rows)) for i in range(len(headers))]
-    # A long label in the first column ("... 12 more") may run into the empty cells beside it.
-    widths[0] = max(cell_len(row[0]) for row in (headers, *rows) if not row[0].startswith("..."))
-
-    def line(row: Sequence[str]) -> str:
-        spare = [" " * max(0, width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
-        padded = [s + cell if r else cell + s for cell, s, r in zip(row, spare, right, strict=True)]
-        return _GAP.join(padded).rstrip()
-
-    rule = _GAP.join("-" * width for width in widths)
-    return "\n".join([line(headers), rule, *map(line, rows[:-1]), rule, line(rows[-1])])
 
 
 def evenness_lines(balance: Balance) -> list[str]:

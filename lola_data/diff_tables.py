@@ -10,12 +10,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lola_data.balance_text import readable_bytes, readable_share
 from lola_data.diff_audit import NOT_SAMPLED, STAGES, AuditRow, Removal
 from lola_data.diff_trees import Changes
 from lola_data.inspect_text import plain
 from lola_data.languages import LANGUAGES
 from lola_data.layout import TREES
+from lola_data.text_tables import readable_bytes, readable_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

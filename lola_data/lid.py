@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lola_data import storage
 from lola_data.buffers import string_buffer, string_chunks
 from lola_data.errors import LolaError
 from lola_data.lid_binding import Binding
@@ -107,8 +108,15 @@ class _Model(NamedTuple):
     undetermined: npt.NDArray[np.bool_]
 
 
-@lru_cache(maxsize=2)
 def _load(model: str) -> _Model:
+    # A file may be written anew, by `lid train` for one, while this process lives; a registered model is pinned.
+    version = None if model in REGISTRY else storage.version_of(str(model_path(model)))
+    return _loaded(model, version)
+
+
+@lru_cache(maxsize=2)
+def _loaded(model: str, version: tuple[int, int, int] | None) -> _Model:
+    del version
     path = model_path(model)
     if model not in REGISTRY:
         check_model_file(path)

@@ -187,8 +187,8 @@ def train(
 
 
 def _told(trained: Trained) -> str:
-    from lola_data.balance_text import readable_bytes
     from lola_data.lid_train import card_path
+    from lola_data.text_tables import readable_bytes
 
     card = trained.card
     lines = [

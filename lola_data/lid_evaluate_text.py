@@ -12,8 +12,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lola_data.balance_text import plain_table, readable_bytes
 from lola_data.languages import LANGUAGES
+from lola_data.text_tables import plain_table, readable_bytes
 
 if TYPE_CHECKING:
     from lola_data.lid_evaluate import Evaluation, Judged

@@ -23,7 +23,6 @@ import polars as pl
 
 from lola_data import storage
 from lola_data.balance_table import UNKNOWN_FAMILY, UNKNOWN_SCRIPT, described
-from lola_data.balance_text import readable_bytes, readable_share
 from lola_data.balance_warnings import KINDS, MIN_DOCUMENTS, warnings_of
 from lola_data.errors import ShardError
 from lola_data.report_charts import charts
@@ -32,6 +31,7 @@ from lola_data.report_data import page_data
 from lola_data.report_heatmap import heat_map
 from lola_data.report_tables import evenness_table, every_language, pairs_table
 from lola_data.report_text import short_count, visible
+from lola_data.text_tables import readable_bytes, readable_share
 
 if TYPE_CHECKING:
     import os

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lola_data.balance_table import QUANTILES
-from lola_data.balance_text import readable_bytes, readable_share
 from lola_data.report_scale import LogScale, Tick, log_scale
 from lola_data.report_text import short_count
+from lola_data.text_tables import readable_bytes, readable_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lola_data.balance_compare import compare, distances, shared_unit
-from lola_data.balance_text import readable_bytes, readable_share
 from lola_data.evenness import evenness
 from lola_data.report_charts import Block, Chart, Mark, Row, View, largest
 from lola_data.report_scale import LogScale, Tick
 from lola_data.report_tables import Column, Head, Table, TableCell, TableRow, language_table, number, ratio
 from lola_data.report_text import short_count
+from lola_data.text_tables import readable_bytes, readable_share
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lola_data.balance_table import described
-from lola_data.balance_text import readable_share
 from lola_data.balance_warnings import MIN_JUDGED
+from lola_data.text_tables import readable_share
 
 if TYPE_CHECKING:
     from lola_data.balance import Balance

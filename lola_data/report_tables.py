@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lola_data.balance_table import LEVELS, described
-from lola_data.balance_text import readable_bytes, readable_share
+from lola_data.text_tables import readable_bytes, readable_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable

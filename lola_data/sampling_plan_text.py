@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
-
-from lola_data.balance_text import readable_bytes, readable_share
 from lola_data.sampling_plan import PlannedLanguage
+from lola_data.text_tables import Column, as_it_is, fitted, readable_bytes, readable_count, readable_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lola_data.sampling_plan import PlannedSample
     from lola_data.sections import SampleSection
 
-_GAP = 2
 _KNOBS = {
     "proportional": ("total",),
     "temperature": ("alpha", "max_epochs", "total"),
@@ -28,45 +23,27 @@ _KNOBS = {
 """Fields of the section that a method goes by, beside the unit."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    header: str
-    key: str
-    show: Callable[[Any], str]
-    keep: int
-    """Columns with the smallest number go first where the terminal is narrow."""
-    right: bool = True
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _text(value: str) -> str:
-    return value
-
-
 def _epochs(value: float) -> str:
     return "<0.001" if 0 < value < 0.0005 else f"{value:.3f}"
 
 
-def _columns(planned: PlannedSample) -> list[_Column]:
+def _columns(planned: PlannedSample) -> list[Column]:
     unit = planned.plan.unit
-    amount = readable_bytes if unit == "bytes" else _count
+    amount = readable_bytes if unit == "bytes" else readable_count
     columns = [
-        _Column("lang", "lang", _text, 99, False),
-        _Column("name", "name", _text, 50, False),
-        _Column("documents", "documents", _count, 90),
+        Column("lang", "lang", as_it_is, 99, False),
+        Column("name", "name", as_it_is, 50, False),
+        Column("documents", "documents", readable_count, 90),
     ]
     if unit != "documents":
-        columns.append(_Column(unit, unit, amount, 60))
-    columns.append(_Column("share", "share", readable_share, 80))
+        columns.append(Column(unit, unit, amount, 60))
+    columns.append(Column("share", "share", readable_share, 80))
     if unit != "documents" or any(row.budget != row.documents_taken for row in planned.rows):
-        columns.append(_Column("budget", "budget", amount, 70))
-    columns.append(_Column("taken", "documents_taken", _count, 95))
+        columns.append(Column("budget", "budget", amount, 70))
+    columns.append(Column("taken", "documents_taken", readable_count, 95))
     if any(row.tokens_taken is not None for row in planned.rows):
-        columns.append(_Column("tokens taken", "tokens_taken", _count, 85))
-    columns += [_Column("target", "target_share", readable_share, 94), _Column("epochs", "epochs", _epochs, 93)]
+        columns.append(Column("tokens taken", "tokens_taken", readable_count, 85))
+    columns += [Column("target", "target_share", readable_share, 94), Column("epochs", "epochs", _epochs, 93)]
     return columns
 
 
@@ -79,19 +56,10 @@ def table_cells(planned: PlannedSample, *, width: int | None = None) -> tuple[li
     records = [asdict(row) for row in planned.rows] + [{**planned.totals(), "lang": "total"}]
     cells = [[_cell(record, column) for column in columns] for record in records]
 
-    def needed() -> int:
-        widths = [max(cell_len(c.header), *(cell_len(row[i]) for row in cells)) for i, c in enumerate(columns)]
-        return sum(widths) + _GAP * (len(columns) - 1)
-
-    while width is not None and len(columns) > 2 and needed() > width:
-        gone = min(range(len(columns)), key=lambda i: columns[i].keep)
-        del columns[gone]
-        for row in cells:
-            del row[gone]
-    return [column.header for column in columns], [column.right for column in columns], cells
+    return fitted(columns, cells, width)
 
 
-def _cell(record: dict[str, Any], column: _Column) -> str:
+def _cell(record: dict[str, Any], column: Column) -> str:
     value = record.get(column.key)
     if value is None:
         return ""

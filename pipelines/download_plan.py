@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from lola_data.balance_text import plain_table
+from lola_data.text_tables import plain_table
 from pipelines.download import build
 from pipelines.forecast import forecast, forecast_words
 from pipelines.progress import human_bytes

@@ -143,8 +143,8 @@ def _published(recipe: Recipe) -> KnownSizes:
 
 
 def _print(planned: PlannedSample, known: KnownSizes) -> None:
-    from lola_data.balance_text import plain_table
     from lola_data.sampling_plan_text import plan_lines, table_cells
+    from lola_data.text_tables import plain_table
 
     # How bytes were counted matters to no one who shares out documents.
     apart = {"documents", "bytes", "tokens"} - {planned.plan.unit}
@@ -152,21 +152,9 @@ def _print(planned: PlannedSample, known: KnownSizes) -> None:
     if not sys.stdout.isatty():
         click.echo("\n".join([plain_table(*table_cells(planned)), "", *lines]))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from lola_data.terminal import print_table
 
-    console = Console()
-    headers, right, rows = table_cells(planned, width=console.width)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", collapse_padding=True)
-    for header, is_right in zip(headers, right, strict=True):
-        table.add_column(header, justify="right" if is_right else "left", no_wrap=True)
-    for number, row in enumerate(rows):
-        table.add_row(*map(Text, row), style="bold" if number == len(rows) - 1 else None)
-    console.print(table)
-    console.print()
-    for line in lines:
-        console.print(Text(line))
+    print_table(lambda width: table_cells(planned, width=width), lines)
 
 
 def _decorated() -> click.Command:

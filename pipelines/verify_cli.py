@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from pipelines.verify import Verified
 
 
@@ -33,9 +30,10 @@ def verify(folder: str, mend: bool, quick: bool, workers: int, as_json: bool) ->
       lola-data verify shards --repair
       lola-data verify work/mine --json | jq .faults
     """
+    from lola_data.terminal import bytes_bar
     from pipelines.verify import verify as look
 
-    with _progress() as progress:
+    with bytes_bar("verifying") as progress:
         found = look(folder, quick=quick, workers=workers, progress=progress)
     mended: list[str] = []
     if mend and found.faults:
@@ -66,20 +64,3 @@ def _print(found: Verified, mended: list[str], quick: bool) -> None:
     hint = "" if mended else "; --repair fetches raw shards again"
     are = "file is not as it" if files == 1 else "files are not as they"
     click.echo(f"{looked} ({how}): {files:,} {are} should be{hint}")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr when that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("verifying"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("verifying", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

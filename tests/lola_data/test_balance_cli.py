@@ -15,10 +15,11 @@ from lola_data import balance, balance_sample
 from lola_data.balance import measure
 from lola_data.balance_cli import balance as command
 from lola_data.balance_compare import compare
-from lola_data.balance_text import plain_table, readable_bytes, readable_share, table_cells, warning_lines
+from lola_data.balance_text import table_cells, warning_lines
 from lola_data.balance_warnings import BalanceWarning
 from lola_data.cli import EntryPointGroup
 from lola_data.schemas import RAW
+from lola_data.text_tables import plain_table, readable_bytes, readable_share
 from tests.lola_data.balance_trees import write_pages, write_rows, write_run, write_tokenizer
 
 if TYPE_CHECKING:

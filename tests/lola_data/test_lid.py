@@ -21,6 +21,7 @@ from lola_data.lid import Identifier
 from lola_data.lid_binding import Binding, one_line_each
 from lola_data.lid_format import check_model_file
 from lola_data.lid_models import model_path
+from tests.lola_data.lid_files import KINDS, write_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -236,3 +237,13 @@ def test_word_vectors_are_no_classifier(tmp_path: Path) -> None:
     path = train(tmp_path, "vectors.bin", list(ARTICLE_1.values()), supervised=False)
     with pytest.raises(LolaError, match="not a classifier"):
         Identifier(str(path)).load()
+
+
+def test_a_model_written_anew_is_loaded_anew(tmp_path: Path) -> None:
+    texts = pa.array([*ARTICLE_1.values()])
+    path = tmp_path / "model.bin"
+    for seed in (1, 2):
+        write_model(path, KINDS["softmax"], seed=seed)
+        reference = fasttext.load_model(str(path))
+        expected = [by_fasttext(reference, " ".join(text.split()))[0] for text in texts.to_pylist()]
+        assert Identifier(str(path)).identify(texts)[0].to_pylist() == expected

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lola_data.balance_text import readable_bytes
 from lola_data.report_scale import LogScale, log_scale
+from lola_data.text_tables import readable_bytes
 
 
 def test_equal_factors_are_equal_distances() -> None:
