@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lola_data.buffers import count_characters, string_buffer, string_chunks
@@ -20,8 +21,15 @@ if TYPE_CHECKING:
 
     from lola_data.buffers import Text
 
-FORMAT = 1
+FORMAT = 2
 """Version of the manifest's layout."""
+NOT_CONTENT = frozenset({"forecast", "made_by"})
+"""Keys that say nothing about the tree, and are in no digest of a manifest."""
+
+
+def made_by() -> dict[str, str]:
+    """The package and its version, for the key ``made_by``."""
+    return {"lola-data": version("lola-data")}
 
 
 @dataclass(slots=True)
@@ -216,6 +224,7 @@ def build_manifest(
     languages = sorted({*taken, *given})
     return {
         "format": FORMAT,
+        "made_by": made_by(),
         "stage": stage,
         "fingerprint": fingerprint,
         "languages": {

@@ -16,7 +16,7 @@ from lola_data import storage
 from lola_data.errors import ShardError
 from lola_data.languages import LANGUAGES
 from lola_data.layout import TREES, Layout
-from pipelines.state import digest
+from pipelines.state import manifest_digest
 
 if TYPE_CHECKING:
     from lola_data.languages import Language
@@ -232,7 +232,7 @@ def _chain(manifests: dict[str, Manifest], stage: str, left_out: list[str]) -> d
         before = manifests.get(name)
         if before is None:
             continue
-        if digest(before) == known:
+        if manifest_digest(before) == known:
             chain |= _chain(manifests, name, left_out)
         else:
             left_out.append(f"{TREES[name]}/: {TREES[stage]}/ was made of another tree than is there now")
@@ -248,7 +248,7 @@ def _follows(
     inputs = manifests[name]["fingerprint"].get("inputs", {})
     if stage not in inputs:
         return False
-    stale = [one for one, known in inputs.items() if one in manifests and digest(manifests[one]) != known]
+    stale = [one for one, known in inputs.items() if one in manifests and manifest_digest(manifests[one]) != known]
     for one in stale:
         left_out.append(f"{TREES[name]}/: was made of another {TREES[one]}/ than is there now")
     return not stale and chain.get(stage) is not None
@@ -262,7 +262,7 @@ def _report(
     inputs = manifests["balance"]["fingerprint"].get("inputs", {})
     if stage not in inputs:
         return None
-    if any(inputs.get(name) != digest(manifest) for name, manifest in chain.items() if name in inputs):
+    if any(inputs.get(name) != manifest_digest(manifest) for name, manifest in chain.items() if name in inputs):
         left_out.append(f"{TREES['balance']}/: was made of other trees than are there now")
         return None
     report = _read_if_there(storage.join(layout.tree("balance"), "balance.json"))

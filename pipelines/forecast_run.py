@@ -21,15 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.errors import StageError
-from lola_data.layout import Layout
+from lola_data.layout import TREES, Layout
 from lola_data.recipe import load_recipe
 from pipelines.corpus import build_stage
 from pipelines.download import scratch_folder
 from pipelines.estimate import RATES, estimate
 from pipelines.forecast import measured_rate
+from pipelines.foreseen import FORECAST_FILE
 from pipelines.probe import GROUPS, Piece, write_probe
 from pipelines.probe_worker import STAGES
 from pipelines.shapes import Shape
+from pipelines.state import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,6 +66,8 @@ class StageForecast:
     peak_bytes: int
     core_seconds: Estimate
     seconds: Estimate
+    settings: str
+    """Digest of the settings of the stage that it holds for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +218,9 @@ def _scaled(
     fetch = total / rate if rate else total / (RATES["download"].text_mb_per_second * 1e6)
     whole = Estimate(float(total if remote else 0), float(total if remote else 0), float(total if remote else 0))
     half = Estimate(fetch, fetch / workers, fetch)
-    stages = [
-        StageForecast(
-            "download", units, rows, whole, 0.0, 160_000_000, half, Estimate(fetch / workers, fetch / workers, fetch)
-        )
-    ]
+    settings = {name: digest(build_stage(name, recipe, layout).settings) for name in TREES}
+    fetching = Estimate(fetch / workers, fetch / workers, fetch)
+    stages = [StageForecast("download", units, rows, whole, 0.0, 160_000_000, half, fetching, settings["download"])]
     for name in STAGES:
         if not all(name in answer for answer in answers):
             continue
@@ -240,12 +242,13 @@ def _scaled(
                 max(answer[name]["peak_bytes"] for answer in answers),
                 _shifted(work, fixed, 1),
                 _shifted(work, fixed, workers),
+                settings[name],
             )
         )
     rough = {row["stage"]: row for row in estimate(recipe)["stages"]}
     for name in NOT_PROBED:
         seconds, size = Estimate(rough[name]["seconds"], None, None), Estimate(rough[name]["disk_bytes"], None, None)
-        stages.append(StageForecast(name, 1, Estimate(0.0, None, None), size, 0.0, 0, seconds, seconds))
+        stages.append(StageForecast(name, 1, Estimate(0.0, None, None), size, 0.0, 0, seconds, seconds, settings[name]))
     probed = [stage for stage in stages if stage.stage not in NOT_PROBED]
     folder = scratch_folder(layout)
     while not folder.exists():
@@ -293,4 +296,4 @@ def refusals(found: RunForecast) -> list[str]:
 
 def keep(found: RunForecast) -> None:
     """Leave the forecast in the work folder, where a run puts beside it what the stages then took."""
-    storage.write_json(Layout(found.workdir).logs("forecast.json"), found.to_json())
+    storage.write_json(Layout(found.workdir).logs(FORECAST_FILE), found.to_json())

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import time
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lola_data.recipe import Recipe, load_recipe
 from pipelines.corpus import build_stage
 from pipelines.run import fingerprint_of
 from pipelines.state import StageState
+from pipelines.usage import peak_bytes, reset_peak
 
 STAGES = ("identify", "dedup", "sample", "tokenize")
 VOCABULARIES = (8_000, 4_000, 2_000, 1_000, 500)
@@ -31,7 +32,6 @@ VOCABULARIES = (8_000, 4_000, 2_000, 1_000, 500)
 one is larger and makes fewer tokens."""
 WARM_ROWS = 200
 """Rows of each shard in the run that is thrown away."""
-_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def work(recipe: Recipe, layout: Layout, model: str | None) -> tuple[dict[str, dict[str, Any]], str | None]:
@@ -49,11 +49,12 @@ def work(recipe: Recipe, layout: Layout, model: str | None) -> tuple[dict[str, d
             if model is None:
                 break
             _place_model(layout, model)
-        begun = _reset_peak()
+        reset_peak()
+        begun = time.process_time()
         manifest, scratch = _run(build_stage(name, recipe, layout))
         found[name] = {
             "seconds": time.process_time() - begun,
-            "peak_bytes": _peak(),
+            "peak_bytes": peak_bytes(),
             "rows_in": manifest["totals"]["in"]["documents"],
             "rows_out": manifest["totals"]["out"]["documents"],
             "tokens": manifest["totals"]["out"]["tokens"],
@@ -95,21 +96,6 @@ def _place_model(layout: Layout, model: str) -> None:
     target = storage.local_path(layout.tree("tokenizer")) / "tokenizer.model"
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model, target)
-
-
-def _reset_peak() -> float:
-    if _CLEAR_REFS.exists():
-        with suppress(OSError):
-            _CLEAR_REFS.write_text("5")
-    return time.process_time()
-
-
-def _peak() -> int:
-    """Largest resident size since the last reset, in bytes; 0 where the system does not tell."""
-    if not _STATUS.exists():
-        return 0
-    line = next((line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM")), "")
-    return int(line.split()[1]) * 1024 if line else 0
 
 
 def _some_rows(raw: Path, target: Path) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lola_data import manifest as manifest_format
 from lola_data import storage
 from lola_data.errors import LolaError, StageError
 from lola_data.layout import TREES, Layout
 from pipelines.executors import run_phase
+from pipelines.foreseen import beside_outcome, forecast_of, timing_of
 from pipelines.progress import human_bytes, human_seconds, phase_bar, say
 from pipelines.stage import Stage
-from pipelines.state import StageState, digest
+from pipelines.state import StageState, digest, manifest_digest
+from pipelines.usage import leave_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,7 +85,7 @@ def _input_digest(stage: Stage | DriverStage, name: str) -> str:
     if not StageState(layout, name).complete() or not storage.exists(layout.manifest(name)):
         raise StageError(f"{stage.name}: its input {layout.tree(name)} is not complete; run the stage `{name}` first")
     # The manifest holds the settings, the counts and the digests of all that came in from outside.
-    return digest(storage.read_json(layout.manifest(name)))
+    return manifest_digest(storage.read_json(layout.manifest(name)))
 
 
 def _made_by_hand(layout: Layout, name: str) -> bool:
@@ -120,26 +124,9 @@ def run_stage(stage: Stage | DriverStage, executor: ExecutorSection) -> dict[str
                 state.mark_failed(WHOLE, stage.name, message=str(error), log=log)
         raise
     seconds = time.monotonic() - started
-    timing: dict[str, Any] = {"seconds": round(seconds, 2)}
-    forecast = forecast_of(stage.layout, stage.name)
-    if forecast:
-        timing["forecast"] = forecast
-        timing["outcome"] = {
-            "rows": manifest.get("totals", {}).get("out", {}).get("documents"),
-            "disk_bytes": sum(file["bytes"] for file in manifest.get("files", [])),
-            "seconds": round(seconds, 2),
-        }
-    storage.write_json(stage.layout.logs(stage.name, "timing.json"), timing)
+    storage.write_json(stage.layout.logs(stage.name, "timing.json"), timing_of(stage, manifest, seconds))
     say(f"{stage.name}: done in {human_seconds(seconds)}")
     return manifest
-
-
-def forecast_of(layout: Layout, name: str) -> dict[str, Any] | None:
-    """What `lola-data plan` foresaw for a stage, if it was asked."""
-    path = layout.logs("forecast.json")
-    if not storage.exists(path):
-        return None
-    return next((stage for stage in storage.read_json(path)["stages"] if stage["stage"] == name), None)
 
 
 def _work(
@@ -150,7 +137,15 @@ def _work(
         storage.remove_temporaries(root)
     if isinstance(stage, DriverStage):
         say(f"{stage.name}: started")
-        manifest = {"format": FORMAT, "stage": stage.name, "fingerprint": fingerprint, **stage.action()}
+        before = _processor_seconds()
+        manifest = {
+            "format": manifest_format.FORMAT,
+            "made_by": manifest_format.made_by(),
+            "stage": stage.name,
+            "fingerprint": fingerprint,
+            **stage.action(),
+        }
+        leave_usage(stage.layout, stage.name, WHOLE, 0, _processor_seconds() - before)
         storage.write_json(stage.layout.manifest(stage.name), manifest)
         state.mark_complete()
         return manifest
@@ -158,10 +153,17 @@ def _work(
         _forget_lost_output(stage, phase.phase)
     for phase in stage.phases:
         _run_phase(stage, phase, executor)
-    manifest = stage.write_manifest(fingerprint)
+    forecast = forecast_of(stage)
+    manifest = stage.write_manifest(fingerprint, lambda made: beside_outcome(forecast, made) if forecast else None)
     for line in summary(manifest):
         say(line)
     return manifest
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _check_overlap(stage: Stage | DriverStage) -> None:

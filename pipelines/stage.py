@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import heapq
 import shutil
+import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -22,9 +24,10 @@ from lola_data.errors import LolaError
 from lola_data.manifest import UnitReport, build_manifest
 from lola_data.shards import Unit, plan_units
 from pipelines.state import StageState
+from pipelines.usage import leave_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lola_data.layout import Layout
 
@@ -131,6 +134,7 @@ class ShardStep(PipelineStep, ABC):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Work through the units of this task. Yields no documents; a unit that fails is recorded, not raised."""
         yield from data or ()
+        before = time.process_time()
         state = self.state
         works = [self.work_from_json(value) for value in state.plan(self.phase) or []]
         for work in assign(works, rank, world_size):
@@ -157,6 +161,9 @@ class ShardStep(PipelineStep, ABC):
                 self.stat_update("documents", value=sum(counts.documents for counts in report.taken.values()))
                 self.stat_update("bytes", value=sum(counts.bytes for counts in report.taken.values()), unit="unit")
                 logger.info(f"{work.key}: done")
+        # Told for the curious: no reason to fail.
+        with suppress(LolaError, OSError):
+            leave_usage(self.layout, self.stage, self.phase, rank, time.process_time() - before)
 
 
 class TreeStep(ShardStep):
@@ -224,10 +231,19 @@ class Stage:
             self.layout.logs(self.name),
         ]
 
-    def write_manifest(self, fingerprint: dict[str, Any]) -> dict[str, Any]:
-        """Add the reports of the last phase up, write the manifest and record the stage as complete."""
+    def write_manifest(
+        self,
+        fingerprint: dict[str, Any],
+        forecast: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda manifest: None,
+    ) -> dict[str, Any]:
+        """Add the reports of the last phase up, write the manifest and record the stage as complete.
+
+        What ``forecast`` makes of the manifest, if it makes anything, is written with it.
+        """
         state = StageState(self.layout, self.name)
         manifest = self.finish(state.reports(self.phases[-1].phase), fingerprint)
+        if foreseen := forecast(manifest):
+            manifest["forecast"] = foreseen
         storage.write_json(self.layout.manifest(self.name), manifest)
         state.mark_complete()
         self.delete_scratch()

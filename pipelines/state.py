@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from lola_data import storage
 from lola_data.errors import StageError
-from lola_data.manifest import UnitReport
+from lola_data.manifest import NOT_CONTENT, UnitReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """The digest by which a stage knows its input: of all that says something about the tree."""
+    return digest({key: value for key, value in manifest.items() if key not in NOT_CONTENT})
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

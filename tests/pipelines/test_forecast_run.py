@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lola_data import storage
+from lola_data.layout import Layout
 from lola_data.sample_corpus import sample_root
 from pipelines import forecast_run
 from pipelines.forecast_run import Estimate, RunForecast, StageForecast, added, mean_with_error, refusals
+from pipelines.foreseen import forecast_of
+from pipelines.stage import Stage
+from pipelines.state import digest
+from pipelines.usage import Usage, leave_usage, usage_of
 from tests.console import lola
 
 if TYPE_CHECKING:
@@ -38,7 +44,7 @@ class TestErrors:
 def _forecast(*, disk: float = 1e9, free: int = 10**12, peak: int = 10**8, memory_mb: int = 4000) -> RunForecast:
     one = Estimate(1.0, 1.0, 1.0)
     size = Estimate(disk, disk * 0.9, disk * 1.1)
-    stage = StageForecast("identify", 1, one, size, 0.0, peak, one, one)
+    stage = StageForecast("identify", 1, one, size, 0.0, peak, one, one, "")
     return RunForecast("w", 1, memory_mb, 1, 1, 1, 4, (stage,), one, one, size, free)
 
 
@@ -84,6 +90,86 @@ def test_the_forecast_is_near_what_then_happens(recipe: Path, tmp_path: Path) ->
     assert stages["identify"]["rows"]["value"] == pytest.approx(made, rel=0.3)
     assert stages["identify"]["disk_bytes"]["value"] == pytest.approx(timing["outcome"]["disk_bytes"], rel=0.5)
     assert stages["tokenize"]["peak_bytes"] > 10**7
+    assert timing["outcome"]["core_seconds"] > 0
+    assert timing["outcome"]["peak_bytes"] > 10**7
+    manifest = json.loads((tmp_path / "w/identified/manifest.json").read_text())
+    assert manifest["forecast"]["rows"] == {
+        "forecast": round(stages["identify"]["rows"]["value"]),
+        "low": round(stages["identify"]["rows"]["low"]),
+        "high": round(stages["identify"]["rows"]["high"]),
+        "outcome": made,
+    }
+    assert manifest["forecast"]["disk_bytes"]["outcome"] == sum(
+        path.stat().st_size
+        for tree in ("identified", "removed/identify")
+        for path in (tmp_path / "w" / tree).rglob("*.parquet")
+    )
+    # A forecast is no input: without it everything else is the same, and what follows has the same fingerprint.
+    dedup = ["run", recipe, "--only", "download", "--only", "identify", "--only", "dedup"]
+    assert lola(*dedup).code == 0
+    assert lola(*dedup, "--set", f"workdir={tmp_path}/unforeseen").code == 0
+    for tree in ("raw", "identified", "deduped"):
+        one, other = (
+            json.loads((tmp_path / root / tree / "manifest.json").read_text()) for root in ("w", "unforeseen")
+        )
+        assert one.pop("forecast")["rows"]["outcome"] == one["totals"]["out"]["documents"]
+        assert one == other
+    assert lola("status", tmp_path / "w").stdout.count("+-") == 3
+
+
+class TestForecastOf:
+    """A forecast stands beside an outcome only if it was made for what was then done."""
+
+    STAGES = ("download", "identify", "dedup")
+
+    def _layout(self, root: Path, **settings: object) -> Layout:
+        layout = Layout(str(root))
+        told = [{"stage": name, "settings": digest({"of": settings.get(name, name)})} for name in self.STAGES]
+        storage.write_json(layout.logs("forecast.json"), {"stages": told})
+        return layout
+
+    def _stage(self, layout: Layout, name: str) -> Stage:
+        return Stage(name, layout, [], {"of": name}, [])
+
+    def _finished(self, layout: Layout, name: str) -> None:
+        storage.write_json(layout.manifest(name), {"fingerprint": {"settings": {"of": name}}})
+
+    def test_none_was_made(self, tmp_path: Path) -> None:
+        assert forecast_of(self._stage(Layout(str(tmp_path)), "identify")) is None
+
+    def test_of_these_settings(self, tmp_path: Path) -> None:
+        layout = self._layout(tmp_path)
+        self._finished(layout, "download")
+        told = forecast_of(self._stage(layout, "identify"))
+        assert told == {"stage": "identify", "settings": digest({"of": "identify"})}
+        # What an earlier stage does that has not run is not asked.
+        assert forecast_of(self._stage(layout, "dedup")) is not None
+
+    @pytest.mark.parametrize("other", ["download", "identify"])
+    def test_of_other_settings_here_or_before(self, tmp_path: Path, other: str) -> None:
+        layout = self._layout(tmp_path, **{other: "something else"})
+        self._finished(layout, "download")
+        assert forecast_of(self._stage(layout, "identify")) is None
+
+    def test_of_other_settings_later(self, tmp_path: Path) -> None:
+        layout = self._layout(tmp_path, dedup="something else")
+        self._finished(layout, "download")
+        assert forecast_of(self._stage(layout, "identify")) is not None
+
+    def test_by_an_older_version(self, tmp_path: Path) -> None:
+        layout = Layout(str(tmp_path))
+        storage.write_json(layout.logs("forecast.json"), {"stages": [{"stage": "identify"}]})
+        assert forecast_of(self._stage(layout, "identify")) is None
+
+
+def test_usage_adds_up_over_runs(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    assert usage_of(layout, "dedup") == Usage(0.0, 0)
+    for seconds in (1.5, 2.25):
+        leave_usage(layout, "dedup", "match", 3, seconds)
+    found = usage_of(layout, "dedup")
+    assert found.core_seconds == 3.75
+    assert found.peak_bytes > 10**7
 
 
 def test_what_cannot_fit_is_refused_and_not_kept(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,13 +17,13 @@ from hypothesis import strategies as st
 from lola_data import storage
 from lola_data.errors import ShardError, StageError
 from lola_data.layout import Layout
-from lola_data.manifest import Counts, OutputFile, UnitReport
+from lola_data.manifest import Counts, OutputFile, UnitReport, build_manifest
 from lola_data.schemas import RAW
 from lola_data.sections import ExecutorSection
 from lola_data.shards import ShardWriter, Unit, read_batches
 from pipelines.run import DriverStage, run_stage
 from pipelines.stage import LanguageWork, Stage, TreeStep, assign
-from pipelines.state import StageState, differences, workdir_lock
+from pipelines.state import StageState, differences, manifest_digest, workdir_lock
 
 
 class Copy(TreeStep):
@@ -232,3 +233,13 @@ def test_reports_survive_json() -> None:
     report.remove("de", "empty", Counts(1))
     with pytest.raises(StageError, match="3 documents in, but 2 out and 2 removed"):
         report.check()
+
+
+def test_the_digest_of_a_manifest_is_of_all_that_says_something_about_the_tree() -> None:
+    report = UnitReport("de/0", taken={"de": Counts(2)}, given={"de": Counts(2)})
+    manifest = build_manifest("identify", [report], fingerprint={"format": 3})
+    assert manifest["made_by"] == {"lola-data": version("lola-data")}
+    same = manifest_digest(manifest)
+    assert manifest_digest({**manifest, "made_by": {"lola-data": "99.0"}, "forecast": {"rows": {}}}) == same
+    for key in manifest.keys() - {"made_by"}:
+        assert manifest_digest({**manifest, key: "something else"}) != same
