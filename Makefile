@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # has nothing to search for.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test lint bench setup browser clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,12 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+
+# Chromium, in which the tests try the HTML pages; without one they are skipped.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium; \
+	}
 
 # Ours and the peers side by side; STAGES="identify dedup" for some. Results: benchmarks/RESULTS.md.
 bench: $(VENV)/.bench

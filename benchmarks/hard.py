@@ -128,7 +128,7 @@ def _identify(tree: str) -> Work:
     import pyarrow as pa
 
     from benchmarks.stages.identify import MODEL
-    from lola_data.lid import Identifier
+    from lola_data.lid.identifier import Identifier
 
     columns = [batch["text"] for batch in _batches(tree, ["text"])]
     identifier = Identifier(MODEL)

@@ -119,7 +119,7 @@ def _parts(raw: str, sampled: str, tokenizer: str) -> tuple[int, dict[str, Calla
     from benchmarks.stages.identify import MODEL
     from benchmarks.stages.signatures import COLUMNS, sign_batches
     from lola_data.buffers import string_buffer
-    from lola_data.lid import Identifier
+    from lola_data.lid.identifier import Identifier
     from lola_data.schemas import IDENTIFIED, RAW
     from lola_data.shards import plan_units, read_batches
     from tokenizer.encode import Encoder

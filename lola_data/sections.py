@@ -109,7 +109,7 @@ class IdentifySection(Section):
     languages over their neighbours."""
     accept_confusable: bool = True
     """Near kin that models take for each other (hr/bs/sr/sh, id/ms, zh/yue/wuu, de/als/bar, ...) count as the same for
-    the policy; lola_data.lid_labels.CONFUSABLE_GROUPS lists them."""
+    the policy; lola_data.lid.labels.CONFUSABLE_GROUPS lists them."""
     max_chars: int | None = Field(default=None, ge=100)
     """Show the model only this many leading characters (None: the whole text)."""
     second_model: str | None = None

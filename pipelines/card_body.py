@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lola_data.lid_weak import WEAK_BELOW, weak_codes
-from lola_data.report_text import visible
+from lola_data.lid.weak import WEAK_BELOW, weak_codes
+from lola_data.report.text import visible
 from pipelines.card_text import code, count, public, setting, table
 
 if TYPE_CHECKING:

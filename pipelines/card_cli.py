@@ -97,7 +97,7 @@ def card(
 
 def _check_words(**options: str | None) -> None:
     from lola_data.errors import RecipeError
-    from lola_data.report_text import visible
+    from lola_data.report.text import visible
 
     for option, value in options.items():
         if value is not None and (not value.strip() or visible(value) != value):

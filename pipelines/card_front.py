@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lola_data.languages import LANGUAGES
-from lola_data.report_text import visible
+from lola_data.report.text import visible
 from pipelines.card_origin import CULTURAX_PAGE, is_culturax, public_repo
 
 if TYPE_CHECKING:

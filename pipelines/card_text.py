@@ -12,7 +12,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from lola_data.report_text import visible
+from lola_data.report.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from lola_data.errors import ShardError
 from lola_data.layout import TREES
-from lola_data.report_text import visible
+from lola_data.report.text import visible
 from lola_data.schemas import DEDUPED, IDENTIFIED, RAW
 from lola_data.shards import open_parquet
 from lola_data.storage import exists, join

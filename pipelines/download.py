@@ -25,6 +25,7 @@ from lola_data.errors import ShardError, StageError
 from lola_data.manifest import Counts, OutputFile, UnitReport, build_manifest
 from lola_data.shards import ShardWriter
 from pipelines.digests import mismatch, sha256_of
+from pipelines.progress import say
 from pipelines.selection import pick, rows_in
 from pipelines.shapes import Shape, check_parquet
 from pipelines.shard_pattern import ShardPattern
@@ -186,14 +187,16 @@ class FetchStep(ShardStep):
     def announce(self, left: Sequence[Any], workers: int) -> list[str]:
         """What is to come: size, disk and, at the rate of a small piece of it, time."""
         source = self.source()
+        bare = source.bare_folders() if self.languages is None else []
+        lines = [f"{STAGE}: folders of languages without a shard, passed over: {', '.join(bare)}"] if bare else []
         if not source.remote:
-            return []
+            return lines
         # Only a run that has something to fetch pays for this.
         from pipelines.forecast import WORTH_PROBING, forecast, forecast_words
 
         shards = list(left)
         probe = sum(shard.bytes for shard in shards) >= WORTH_PROBING
-        return [forecast_words(forecast(source, shards, scratch_folder(self.layout), workers, probe=probe))]
+        return [*lines, forecast_words(forecast(source, shards, scratch_folder(self.layout), workers, probe=probe))]
 
     def under_way(self) -> int:
         """Bytes of files that are not complete yet."""
@@ -329,9 +332,11 @@ class DownloadStage(Stage):
         for report in reports:
             for lang, counts in report.given.items():
                 documents[lang] += counts.documents
-        empty = [lang for lang in self.languages or [] if not documents[lang]]
-        if empty:
-            names = ", ".join(f"`{lang}`" for lang in empty)
+        empty = [lang for lang in self.languages or sorted(documents) if not documents[lang]]
+        names = ", ".join(f"`{lang}`" for lang in empty)
+        if empty and self.languages is None:
+            say(f"{STAGE}: the shards of {names} hold no documents at all")
+        elif empty:
             raise StageError(
                 f"{STAGE}: the shards of {names} in {self.layout.tree(STAGE)} hold no documents at all. Take "
                 f"{'it' if len(empty) == 1 else 'them'} out of `languages` and run with `--redo {STAGE}`"

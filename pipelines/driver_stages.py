@@ -76,9 +76,9 @@ def balance(recipe: Recipe, layout: Layout) -> DriverStage:
     section = recipe.balance
 
     def action() -> dict[str, Any]:
-        from lola_data.balance import measure
-        from lola_data.balance_text import json_text
-        from lola_data.report import write_report
+        from lola_data.balance.measure import measure
+        from lola_data.balance.text import json_text
+        from lola_data.report.page import write_report
 
         measured = measure(layout.workdir, raw=layout.trees.get("download"))
         root = layout.tree("balance")

@@ -20,11 +20,11 @@ from lola_data.checks import first_row, has_nul, invalid_utf8, is_blank, oversiz
 from lola_data.errors import ShardError, StageError
 from lola_data.languages import LANGUAGES
 from lola_data.layout import TREES
-from lola_data.lid import Identifier
-from lola_data.lid_agreement import Agreement, agreement_of, agreement_report, by_group
-from lola_data.lid_models import REGISTRY, model_path
-from lola_data.lid_policy import LOW_SCORE, judge
-from lola_data.lid_weak import weak_codes, weak_line
+from lola_data.lid.agreement import Agreement, agreement_of, agreement_report, by_group
+from lola_data.lid.identifier import Identifier
+from lola_data.lid.models import REGISTRY, model_path
+from lola_data.lid.policy import LOW_SCORE, judge
+from lola_data.lid.weak import weak_codes, weak_line
 from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.schemas import IDENTIFIED, RAW, REMOVED
 from lola_data.scripts import dominant_script
@@ -287,7 +287,7 @@ class IdentifyStage(Stage):
     """The stage, which goes on after a check that failed a shard has been loosened."""
 
     def finish(self, reports: list[UnitReport], fingerprint: dict[str, Any]) -> dict[str, Any]:
-        """The manifest, with ``agreement`` (:func:`lola_data.lid_agreement.agreement_report`) and ``thresholds``."""
+        """The manifest, with ``agreement`` (:func:`lola_data.lid.agreement.agreement_report`) and ``thresholds``."""
         languages: dict[str, Agreement] = {}
         for report in reports:
             for lang, counts in report.extra.get("agreement", {}).items():

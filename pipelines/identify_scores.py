@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lola_data.checks import invalid_utf8
-from lola_data.lid import Identifier
-from lola_data.lid_labels import confusable_with
-from lola_data.lid_thresholds import ScoreCounts, threshold
+from lola_data.lid.identifier import Identifier
+from lola_data.lid.labels import confusable_with
+from lola_data.lid.thresholds import ScoreCounts, threshold
 from lola_data.manifest import UnitReport
 from lola_data.schemas import RAW
 from lola_data.shards import read_batches

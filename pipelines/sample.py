@@ -24,7 +24,7 @@ from lola_data import storage
 from lola_data.errors import ShardError
 from lola_data.layout import TREES
 from lola_data.manifest import Counts, OutputFile, UnitReport
-from lola_data.sampling import EVERYTHING, SamplingPlan, chosen, first_of_each, hash_bound, plan
+from lola_data.sampling.methods import EVERYTHING, SamplingPlan, chosen, first_of_each, hash_bound, plan
 from lola_data.schemas import DEDUPED
 from lola_data.shards import ShardWriter, open_parquet, read_batches
 from lola_data.unit_hash import unit_hash
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from lola_data.layout import Layout
     from lola_data.recipe import Recipe
-    from lola_data.sampling import Sizes
+    from lola_data.sampling.methods import Sizes
     from lola_data.sections import SampleSection
     from lola_data.shards import Unit
     from tokenizer.encode import Encoder

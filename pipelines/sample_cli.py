@@ -18,8 +18,8 @@ from pipelines.stage_command import COMMON, recipe_of, run_alone
 
 if TYPE_CHECKING:
     from lola_data.recipe import Recipe
-    from lola_data.sampling_plan import PlannedSample
-    from lola_data.sampling_sizes import KnownSizes
+    from lola_data.sampling.plan import PlannedSample
+    from lola_data.sampling.sizes import KnownSizes
 
 _SECTIONS: dict[str, type[Section]] = {"sample": SampleSection}
 _NOT_OPENED = "not opened"
@@ -41,7 +41,7 @@ def _command(**options: Any) -> None:
       lola-data sample --plan --method lola-v1 --csv plan.csv
       lola-data sample --plan --workdir work/mine --unit documents --total 1000000
 
-    The JSON document of --plan is described in lola_data.sampling_plan.PlannedSample.to_json.
+    The JSON document of --plan is described in lola_data.sampling.plan.PlannedSample.to_json.
     """
     if options["method"] == "lola-v1" and options["unit"] is None:
         options["unit"] = "documents"
@@ -70,13 +70,13 @@ def _check_input(tree: str | None) -> None:
 
 
 def _plan(options: dict[str, Any], csv_path: str | None) -> None:
-    from lola_data.sampling_plan import plan_sample
+    from lola_data.sampling.plan import plan_sample
 
     recipe, has_workdir = _recipe_to_plan(options)
     known = _sizes(recipe, options["input"], has_workdir)
     planned = plan_sample(recipe.sample, known.languages)
     if csv_path is not None:
-        from lola_data.sampling_plan_text import to_csv
+        from lola_data.sampling.plan_text import to_csv
 
         try:
             with storage.atomic_output(csv_path) as handle:
@@ -109,7 +109,7 @@ def _recipe_to_plan(options: dict[str, Any]) -> tuple[Recipe, bool]:
 
 
 def _sizes(recipe: Recipe, tree: str | None, has_workdir: bool) -> KnownSizes:
-    from lola_data.sampling_sizes import tree_sizes
+    from lola_data.sampling.sizes import tree_sizes
     from lola_data.shards import list_shards
 
     if tree is not None:
@@ -132,7 +132,7 @@ def _noted(known: KnownSizes, line: str) -> KnownSizes:
 
 def _published(recipe: Recipe) -> KnownSizes:
     from lola_data.languages import language
-    from lola_data.sampling_sizes import published_sizes
+    from lola_data.sampling.sizes import published_sizes
 
     for code in recipe.sample.budgets:
         try:
@@ -143,7 +143,7 @@ def _published(recipe: Recipe) -> KnownSizes:
 
 
 def _print(planned: PlannedSample, known: KnownSizes) -> None:
-    from lola_data.sampling_plan_text import plan_lines, table_cells
+    from lola_data.sampling.plan_text import plan_lines, table_cells
     from lola_data.text_tables import plain_table
 
     # How bytes were counted matters to no one who shares out documents.

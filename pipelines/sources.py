@@ -19,8 +19,9 @@ from datatrove.utils.logging import logger
 
 from lola_data import storage
 from lola_data.errors import ShardError, StageError
+from lola_data.languages import LANGUAGES
 from pipelines.digests import LISTING, listed_digests, mismatch, sha256_of
-from pipelines.shard_pattern import PARQUET, ShardPattern
+from pipelines.shard_pattern import DEFAULT_FILES, PARQUET, ShardPattern
 
 CHUNK_BYTES = 2**20
 """Bytes read and written at a time."""
@@ -100,6 +101,10 @@ class Source(ABC):
         Raises:
             StageError: the place is missing, out of reach, or not laid out as the pattern says.
         """
+
+    def bare_folders(self) -> list[str]:
+        """Folders of known languages that have no shard, sorted; none where empty folders cannot be seen."""
+        return []
 
     def locate(self, shard: RawShard) -> str:
         """Where a shard lies, for messages."""
@@ -226,6 +231,13 @@ class LocalSource(Source):
     def folders(self) -> list[str]:
         """Languages with a shard."""
         return languages_in(self.pattern, self._listed())
+
+    def bare_folders(self) -> list[str]:
+        """Folders of known languages that have no shard."""
+        root = storage.local_path(self._root)
+        if self.pattern.files != DEFAULT_FILES or self.pattern.names:
+            return []
+        return sorted({path.name for path in root.iterdir() if path.is_dir()} & LANGUAGES.keys() - set(self.folders()))
 
     def shards(self, languages: list[str] | None) -> list[RawShard]:
         """Shards below the folder."""

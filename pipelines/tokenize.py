@@ -30,7 +30,7 @@ from lola_data import storage
 from lola_data.errors import ShardError
 from lola_data.layout import TREES
 from lola_data.manifest import Counts, OutputFile, UnitReport
-from lola_data.sampling import SamplingPlan
+from lola_data.sampling.methods import SamplingPlan
 from lola_data.shards import ShardWriter, Unit, plan_units, read_batches
 from lola_data.tokens import TokenShardWriter, token_dtype
 from lola_data.unit_hash import unit_hash

@@ -8,7 +8,7 @@ that other tests give in full are not repeated here:
 - T13, pointers beyond 2^31 and a sparse file above 4 GiB, as written, read, and read by Megatron-Core:
   tests/lola_data/test_tokens.py::test_pointers_do_not_wrap_at_32_bits and ::test_sparse_shard_above_four_gigabytes
 - A line break inside a text gives the label of the same text with a space:
-  tests/lola_data/test_lid.py::test_a_line_break_gives_the_label_of_a_space
+  tests/lola_data/lid/test_identifier.py::test_a_line_break_gives_the_label_of_a_space
 
 There is no deduplication of paragraphs, so T18 is held to its half about documents.
 """
@@ -30,7 +30,7 @@ import sentencepiece
 
 from lola_data.layout import Layout
 from lola_data.recipe import Recipe
-from lola_data.sampling import plan
+from lola_data.sampling.methods import plan
 from lola_data.schemas import DEDUPED, IDENTIFIED, REMOVED
 from lola_data.sections import ExecutorSection, TokenizeSection
 from lola_data.tokens import TokenShard, TokenShardWriter, bin_path, idx_path, index_bytes

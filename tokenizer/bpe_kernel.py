@@ -17,8 +17,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from lola_data.lid_tokens import first_8
-from lola_data.lid_vectors import load_8, prefetch
+from lola_data.lid.tokens import first_8
+from lola_data.lid.vectors import load_8, prefetch
 from tokenizer.bpe_tables import ASCII, NO_PIECE, merged, pair_place
 
 SPARE_IDS = 15

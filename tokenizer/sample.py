@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from lola_data import storage
 from lola_data.errors import ShardError, StageError
-from lola_data.sampling import plan
+from lola_data.sampling.methods import plan
 from lola_data.shards import Unit, open_parquet, plan_units, read_batches
 from lola_data.unit_hash import unit_hash
 

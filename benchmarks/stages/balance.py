@@ -120,8 +120,8 @@ def _row_group(texts: pa.Array, draws: np.random.Generator) -> pa.Table:
 
 
 def _ours(tree: Path, *, exact: bool | None) -> dict[str, Any]:
-    from lola_data.balance import measure
-    from lola_data.balance_table import LEVELS
+    from lola_data.balance.measure import measure
+    from lola_data.balance.table import LEVELS
 
     balance = measure(tree, exact=exact)
     names = ["documents", "bytes", "characters", *(name for name, _ in LEVELS)]
@@ -179,7 +179,7 @@ def run_contender(name: str, tree: Path) -> None:
 
     del pl, pq  # imported: only the work is timed
     if name in (OURS, EXACT):
-        from lola_data.balance import measure
+        from lola_data.balance.measure import measure
         from lola_data.sample_corpus import sample_root
 
         # Kernels are loaded from numba's cache, as by any second call of the command.

@@ -26,7 +26,7 @@ def load_ours(task: Task) -> Work:
     """Arrow batches as the stage reads them, in memory."""
     import pyarrow as pa
 
-    from lola_data.lid import Identifier
+    from lola_data.lid.identifier import Identifier
     from lola_data.schemas import RAW
     from lola_data.shards import plan_units, read_batches
 
@@ -78,7 +78,7 @@ def load_datatrove(task: Task) -> Work:
     from datatrove.data import Document
 
     from benchmarks.datatrove_peer import language_filter, quiet
-    from lola_data.lid_models import model_path
+    from lola_data.lid.models import model_path
 
     quiet()
     block = language_filter(model_path(MODEL), label_only=True)
@@ -97,7 +97,7 @@ def load_datatrove(task: Task) -> Work:
 def _binding() -> Any:
     import fasttext
 
-    from lola_data.lid_models import model_path
+    from lola_data.lid.models import model_path
 
     model = fasttext.load_model(str(model_path(MODEL)))
     model.predict("warm up", k=1)
@@ -118,7 +118,7 @@ def _table(answers: Iterable[tuple[str, float]]) -> Any:
     """Labels, as our codes, and scores."""
     import pyarrow as pa
 
-    from lola_data.lid_labels import culturax_code
+    from lola_data.lid.labels import culturax_code
 
     pairs = list(answers)
     codes = pa.array([culturax_code(label) for label, _ in pairs], pa.string())
@@ -151,7 +151,7 @@ def _both_on(texts: Any) -> tuple[Any, Any]:
     """Labels and scores of texts by our identifier and by the binding."""
     import pyarrow as pa
 
-    from lola_data.lid import Identifier
+    from lola_data.lid.identifier import Identifier
 
     model = _binding()
     lang, score = Identifier(MODEL).identify(texts)

@@ -31,7 +31,7 @@ def load_ours(task: Task) -> Work:
 def load_datatrove(task: Task) -> Work:
     """Labels only: the filter drops nothing."""
     from benchmarks.datatrove_peer import language_filter, quiet, reader, run_blocks, writer
-    from lola_data.lid_models import model_path
+    from lola_data.lid.models import model_path
 
     quiet()
     blocks = [

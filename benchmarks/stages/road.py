@@ -56,7 +56,7 @@ def load_ours(task: Task) -> Work:
 def load_datatrove(task: Task) -> Work:
     """Five passes; the last filters, writes and tokenises at once."""
     from benchmarks.datatrove_peer import language_filter, minhash, quiet, reader, run_blocks, tokenizer, writer
-    from lola_data.lid_models import model_path
+    from lola_data.lid.models import model_path
 
     quiet()
     out = task.out

@@ -13,7 +13,7 @@ const page = (() => {
     return made;
   }
 
-  // Numbers as lola_data.balance_text and report_text write them.
+  // Numbers as lola_data.balance.text and report_text write them.
   const number = (value) => Math.round(value).toLocaleString("en-US");
   function scaled(value, names, gap) {
     let unit = 0;

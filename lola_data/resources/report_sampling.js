@@ -1,4 +1,4 @@
-// The budgets of lola_data.sampling, worked out in the page: sizes of languages and a method in, budgets out.
+// The budgets of lola_data.sampling.methods, worked out in the page: sizes of languages and a method in, budgets out.
 //
 // The arithmetic is exact, as it is there: whole numbers without limit, and one common denominator for what is not whole.
 // A number that a reader sees moving under a slider is then the number that a run would use.
@@ -97,7 +97,7 @@ const sampling = (() => {
     };
   }
 
-  // As in lola_data.evenness: exp(entropy), and the share of the smaller half of the languages.
+  // As in lola_data.balance.evenness: exp(entropy), and the share of the smaller half of the languages.
   function evenness(shares) {
     const sorted = [...shares].sort((a, b) => a - b);
     const entropy = sorted.reduce((sum, share) => (share > 0 ? sum - share * Math.log(share) : sum), 0);

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from benchmarks.stages import balance
 from benchmarks.stages.balance import EXACT, OURS, POLARS, covered, equal, make_tree, tell
 from benchmarks.tiles import Raw, write
-from lola_data.balance import measure
+from lola_data.balance.measure import measure
 from lola_data.schemas import RAW
 
 if TYPE_CHECKING:

@@ -109,6 +109,20 @@ class TestLocal:
             stage.phases[0].plan()
         assert error.value.exit_code == 1
 
+    def test_taking_all_tells_of_languages_that_have_nothing(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        source = write_tree(tmp_path / "source", {**corpus({"de": 2}), "yo/empty.parquet": shard("yo", 0)})
+        for folder in ("sw", "so/inner", "notes"):
+            (source / folder).mkdir(parents=True)
+        stage = stage_of(tmp_path / "work", "download.source=local", f"download.path={source}", "languages=all")
+        run_stage(stage, ExecutorSection())
+        said = capsys.readouterr().err
+        assert "folders of languages without a shard, passed over: so, sw\n" in said
+        assert "the shards of `yo` hold no documents at all" in said
+        manifest = json.loads((tmp_path / "work/raw/manifest.json").read_text())
+        assert {lang: sizes["out"]["documents"] for lang, sizes in manifest["languages"].items()} == {"de": 7, "yo": 0}
+
     def test_a_language_without_documents_stops_the_stage(self, tmp_path: Path) -> None:
         files = corpus({"de": 1}) | {"sw/a.parquet": shard("sw", rows=0, columns={"text": pa.array([], pa.string())})}
         source = write_tree(tmp_path / "source", files)

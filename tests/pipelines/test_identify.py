@@ -14,8 +14,8 @@ import pytest
 from lola_data import storage
 from lola_data.errors import LolaError, StageError
 from lola_data.layout import Layout
-from lola_data.lid import Identifier
-from lola_data.lid_labels import confusable
+from lola_data.lid.identifier import Identifier
+from lola_data.lid.labels import confusable
 from lola_data.recipe import Recipe
 from lola_data.schemas import IDENTIFIED, REMOVED
 from pipelines.identify import build
@@ -314,7 +314,7 @@ def test_outputs_do_not_depend_on_the_number_of_tasks(tmp_path: Path) -> None:
 
 
 def test_a_changed_model_file_is_another_recipe(tmp_path: Path) -> None:
-    from lola_data.lid_models import model_path
+    from lola_data.lid.models import model_path
 
     write_raw(tmp_path / "raw", "de/part-0", DE)
     own = tmp_path / "own.ftz"

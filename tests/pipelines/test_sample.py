@@ -1,4 +1,4 @@
-"""The stage sample on trees made here; the choice itself is tested in tests/lola_data/test_sampling.py."""
+"""The stage sample on trees made here; the choice itself is tested in tests/lola_data/sampling/test_methods.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lola_data import storage
 from lola_data.errors import LolaError, RecipeError, StageError
 from lola_data.layout import Layout
 from lola_data.recipe import Recipe
-from lola_data.sampling import SamplingPlan
+from lola_data.sampling.methods import SamplingPlan
 from lola_data.schemas import DEDUPED
 from pipelines.run import run_stage
 from pipelines.sample import build

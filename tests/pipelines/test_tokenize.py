@@ -17,7 +17,7 @@ import xxhash
 from lola_data.errors import StageError
 from lola_data.layout import Layout
 from lola_data.recipe import Recipe
-from lola_data.sampling import plan
+from lola_data.sampling.methods import plan
 from lola_data.schemas import DEDUPED
 from lola_data.sections import ExecutorSection, TokenizeSection
 from lola_data.shards import read_batches

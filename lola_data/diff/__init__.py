@@ -1,0 +1,1 @@
+"""What differs between two trees or two runs, and what one run removed."""

@@ -1,0 +1,1 @@
+"""Language identification: fastText models run, judged, trained, and their known failures."""

@@ -1,0 +1,1 @@
+"""The balance as one HTML page that opens offline."""
