@@ -226,12 +226,11 @@ train(small(TWO), Path(sys.argv[1]), replace(QUICK, epochs=1_000_000), progress=
 
 
 def test_an_interrupt_ends_fasttext_too_and_leaves_no_model(tmp_path: Path) -> None:
-    code = KILLED.format(root=str(Path(__file__).resolve().parents[2]))
+    code = KILLED.format(root=str(Path(__file__).resolve().parents[3]))
     command = [sys.executable, "-c", code, str(tmp_path / "m.bin")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        while "training" not in process.stdout.readline():
-            pass
+        assert any("training" in line for line in process.stdout)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         assert children
         process.send_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from lola_data.errors import ShardError
 from lola_data.languages import LANGUAGES
 from lola_data.lid.weak import TABLE_SUFFIX, WEAK_BELOW, WeakCode, weak_codes, weak_line
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "lid.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "lid.md"
 
 TABLE = """\
 data\tmodel\tcode\ttexts\tanswered\tcorrect\tprecision\trecall\tf1\tfalse_positive_rate\tnamed\ttaken_for
