@@ -1,8 +1,9 @@
 """Arrow schemas of every tree of Parquet shards a stage reads or writes.
 
 A tree is ``<root>/<lang>/<shard>.parquet``. Columns are matched by name, never by position: a missing optional column
-reads as null, an unknown one is left behind, and any string-like type (``large_string``, dictionary, all-null) is read
-as ``string``. See :func:`lola_data.shards.read_batches`.
+reads as null, and any string-like type (``large_string``, dictionary, all-null) is read as ``string``. Columns that a
+raw shard has besides (a quality score, say) go with their rows, behind those of the tree's own schema. See
+:func:`lola_data.shards.read_batches` and :func:`lola_data.shards.further_columns`.
 """
 
 from __future__ import annotations

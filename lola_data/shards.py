@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from lola_data import storage
 from lola_data.errors import ShardError, StageError
-from lola_data.schemas import REQUIRED
+from lola_data.schemas import DEDUPED, REMOVED, REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -216,6 +216,24 @@ def read_batches(
                 ) from error
 
 
+def further_columns(root: str, unit: Unit) -> list[pa.Field]:
+    """What a shard has besides the columns that stages know, in its order: to be carried along, not looked at.
+
+    Dictionaries come as their values, strings of every kind as ``string``. A name that two columns have is left out: it
+    means neither.
+
+    Raises:
+        ShardError: the shard is unreadable.
+    """
+    with open_parquet(storage.join(root, unit.path)) as file:
+        found = file.schema_arrow
+    return [
+        pa.field(field.name, pa.string() if _is_string_like(field.type) else _value_type(field.type))
+        for field in found
+        if field.name not in DEDUPED.names and found.names.count(field.name) == 1
+    ]
+
+
 def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")
 
@@ -227,8 +245,12 @@ def _span(group: pq.RowGroupMetaData) -> str:
     return f"bytes {min(starts):,} to {max(ends):,}"
 
 
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _is_string_like(kind: pa.DataType) -> bool:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    value = _value_type(kind)
     return pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
 
 
@@ -281,6 +303,24 @@ def _conform(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
 _SHARED_VALUES = ["timestamp", "source", "claimed_lang", "lang", "script", "reason", "cluster_size"]
 _COMPRESSED = ["id", "kept_id", "text", "timestamp", "url", "source"]
 """Columns of long strings. Of numbers and codes compression saves nothing, but it takes its time to start."""
+_KNOWN = frozenset([*DEDUPED.names, *REMOVED.names])
+
+
+def _is_foreign(field: pa.Field) -> bool:
+    """Whether a column is none of ours, and more than a number."""
+    return field.name not in _KNOWN and not pa.types.is_primitive(field.type)
+
+
+def _leaves(field: pa.Field, above: str = "") -> list[str]:
+    """Paths of the Parquet columns that a field becomes."""
+    path, kind = above + field.name, field.type
+    if pa.types.is_struct(kind):
+        return [leaf for inner in kind for leaf in _leaves(inner, f"{path}.")]
+    if pa.types.is_map(kind):
+        return [*_leaves(kind.key_field, f"{path}.key_value."), *_leaves(kind.item_field, f"{path}.key_value.")]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _leaves(kind.value_field.with_name("element"), f"{path}.list.")
+    return [path]
 
 
 class ShardWriter:
@@ -316,11 +356,12 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         handle = self._stack.enter_context(storage.atomic_output(self.path, durable=self._durable))
         names = self.schema.names
-        compressed = [name for name in _COMPRESSED if name in names]
+        leaves = [path for field in self.schema if _is_foreign(field) for path in _leaves(field)]
+        compressed = [*(name for name in _COMPRESSED if name in names), *leaves]
         self._writer = pq.ParquetWriter(
             handle,
             self.schema,
-            compression=cast("Any", {name: "zstd" if name in compressed else "none" for name in names}),
+            compression=cast("Any", {**dict.fromkeys(names, "none"), **dict.fromkeys(compressed, "zstd")}),
             # Half as fast again as level 3, for files a fifth larger.
             compression_level=cast("Any", dict.fromkeys(compressed, 1)),
             use_dictionary=cast("Any", [name for name in _SHARED_VALUES if name in names]),

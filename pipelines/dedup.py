@@ -27,7 +27,7 @@ from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.minhash import MinHash, s_curve
 from lola_data.planted import MAX_WORDS, Recall, planted_recall
 from lola_data.schemas import DEDUPED, IDENTIFIED, REMOVED
-from lola_data.shards import ShardWriter, read_batches
+from lola_data.shards import ShardWriter, further_columns, read_batches
 from lola_data.shingles import shingle
 from lola_data.urls import normalise_urls
 from lola_data.words import scan_words
@@ -162,7 +162,9 @@ class FilterStep(TreeStep):
         matched = 0
         with ExitStack() as stack:
             writers: dict[str, ShardWriter] = {}
-            for batch in read_batches(self.input_tree, work, IDENTIFIED):
+            further = further_columns(self.input_tree, work)
+            deduped = pa.schema([*DEDUPED, *further])
+            for batch in read_batches(self.input_tree, work, pa.schema([*IDENTIFIED, *further])):
                 kept, removed, found = split_batch(batch, decisions)
                 matched += found
                 # The kept text is what is left of all that came: to count it would be one more pass over most bytes.
@@ -176,7 +178,7 @@ class FilterStep(TreeStep):
                     given -= gone
                 given.documents = kept.num_rows
                 report.give(work.lang, given)
-                for path, schema, rows in ((kept_path, DEDUPED, kept), (removed_path, REMOVED, removed)):
+                for path, schema, rows in ((kept_path, deduped, kept), (removed_path, REMOVED, removed)):
                     if rows.num_rows:
                         if path not in writers:
                             writers[path] = stack.enter_context(ShardWriter(path, schema))
@@ -206,7 +208,10 @@ def split_batch(batch: pa.RecordBatch, decisions: pa.Table) -> tuple[pa.RecordBa
     )
     stays = compute.is_null(reason)
     kept = batch.append_column(DEDUPED.field("cluster_size"), compute.fill_null(cluster_size, 1))
-    removed = batch.append_column("bytes", compute.binary_length(batch["text"]).fill_null(0).cast(pa.int64()))
+    # A further column of the document may have the name of one of these.
+    removed = batch.select(IDENTIFIED.names).append_column(
+        "bytes", compute.binary_length(batch["text"]).fill_null(0).cast(pa.int64())
+    )
     for name, values in (("reason", reason), ("kept_id", kept_id), ("similarity", similarity)):
         removed = removed.append_column(REMOVED.field(name), values)
     found = len(place) - place.null_count

@@ -28,7 +28,7 @@ from lola_data.lid.weak import weak_codes, weak_line
 from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.schemas import IDENTIFIED, RAW, REMOVED
 from lola_data.scripts import dominant_script
-from lola_data.shards import ShardWriter, read_batches
+from lola_data.shards import ShardWriter, further_columns, read_batches
 from pipelines.identify_scores import ScoreStep, thresholds
 from pipelines.progress import say
 from pipelines.stage import Stage, TreeStep
@@ -118,9 +118,10 @@ class IdentifyStep(TreeStep):
         """Identify one unit."""
         report = UnitReport(work.key)
         with ExitStack() as stack:
-            outputs = _Outputs(self.layout, work, stack, report)
+            further = further_columns(self.input_tree, work)
+            outputs = _Outputs(self.layout, work, stack, report, pa.schema([*IDENTIFIED, *further]))
             row = work.first_row
-            for batch in read_batches(self.input_tree, work, RAW):
+            for batch in read_batches(self.input_tree, work, pa.schema([*RAW, *further])):
                 report.take(work.lang, Counts.of(batch["text"]))
                 rows = add_ids(batch, work, first_row=row)
                 row += batch.num_rows
@@ -152,16 +153,14 @@ class IdentifyStep(TreeStep):
 
     def _identify(self, rows: pa.RecordBatch, work: Unit, outputs: _Outputs) -> None:
         lang, score = self.identifier.identify(rows["text"])
-        identified = pa.RecordBatch.from_arrays(
-            [
-                *rows.columns,
-                pa.array([work.lang] * rows.num_rows, pa.string()),
-                lang,
-                score,
-                dominant_script(rows["text"]),
-            ],
-            schema=IDENTIFIED,
-        )
+        found = {
+            "claimed_lang": pa.array([work.lang] * rows.num_rows, pa.string()),
+            "lang": lang,
+            "lang_score": score,
+            "script": dominant_script(rows["text"]),
+        }
+        arrays = [found[name] if name in found else rows[name] for name in outputs.schema.names]
+        identified = pa.RecordBatch.from_arrays(arrays, schema=outputs.schema)
         verdict = judge(
             work.lang,
             lang,
@@ -177,6 +176,10 @@ class IdentifyStep(TreeStep):
         outputs.remove(identified, verdict.reason)
         if self.section.keep_unknown:
             outputs.keep_unknown(identified, verdict.reason)
+
+
+_TAKEN_OVER = frozenset(REMOVED.names) & frozenset(IDENTIFIED.names)
+"""Columns of a removed row that are those of the document."""
 
 
 def moved_name(work: Unit) -> str:
@@ -202,7 +205,7 @@ Action = Literal["error", "drop", "keep"]
 def faults(rows: pa.RecordBatch, checks: ChecksSection) -> list[tuple[str, Action, Mask, str]]:
     """Checks in the order in which they are made: recipe key, action, (n,) bool of the rows at fault, what is wrong.
 
-    UTF-8 is checked in every column; a URL that is not text would trip whoever reads the tree.
+    UTF-8 is checked in every column of strings; a URL that is not text would trip whoever reads the tree.
     """
     found: list[tuple[str, Action, Mask, str]] = [
         (
@@ -212,7 +215,9 @@ def faults(rows: pa.RecordBatch, checks: ChecksSection) -> list[tuple[str, Actio
             f"a text of more than checks.max_document_bytes = {checks.max_document_bytes:,} bytes",
         )
     ]
-    for name in RAW.names:
+    for name in rows.schema.names:
+        if name == "id" or not pa.types.is_string(rows.schema.field(name).type):
+            continue
         found.append(("invalid_utf8", checks.invalid_utf8, invalid_utf8(rows[name]), f"`{name}` is not valid UTF-8"))
     found.append(("nul", checks.nul, has_nul(rows["text"]), "a NUL character (U+0000) in `text`"))
     return found
@@ -221,11 +226,12 @@ def faults(rows: pa.RecordBatch, checks: ChecksSection) -> list[tuple[str, Actio
 class _Outputs:
     """The files of one unit: one shard per folder that got rows, one of removed rows. Opened when a row comes."""
 
-    def __init__(self, layout: Layout, work: Unit, stack: ExitStack, report: UnitReport) -> None:
+    def __init__(self, layout: Layout, work: Unit, stack: ExitStack, report: UnitReport, schema: pa.Schema) -> None:
         self.layout = layout
         self.work = work
         self.stack = stack
         self.report = report
+        self.schema = schema
         self.writers: dict[str, ShardWriter] = {}
         self.agreement = Agreement()
 
@@ -235,7 +241,7 @@ class _Outputs:
             here = pc.fill_null(pc.equal(folder, lang), False)
             chosen = _chosen(rows, here.to_numpy(zero_copy_only=False))
             name = self.work.name if lang == self.work.lang else moved_name(self.work)
-            self._writer(storage.join(TREES[STAGE], lang, f"{name}.parquet"), IDENTIFIED).write(chosen)
+            self._writer(storage.join(TREES[STAGE], lang, f"{name}.parquet"), self.schema).write(chosen)
             self.report.give(lang, Counts.of(chosen["text"]))
 
     def remove(self, rows: pa.RecordBatch, reason: pa.Array) -> None:
@@ -248,7 +254,7 @@ class _Outputs:
             self.report.remove(self.work.lang, value, Counts.of(chosen["text"].filter(pc.equal(reason, value))))
         columns = {
             "claimed_lang": pa.array([self.work.lang] * chosen.num_rows, pa.string()),
-            **{name: _readable(chosen[name]) for name in chosen.schema.names if name in REMOVED.names},
+            **{name: _readable(chosen[name]) for name in set(chosen.schema.names) & _TAKEN_OVER},
             "bytes": pc.binary_length(chosen["text"]).fill_null(0).cast(pa.int64()),
             "reason": reason,
         }
@@ -261,7 +267,7 @@ class _Outputs:
         chosen = rows.filter(pc.fill_null(pc.equal(reason, LOW_SCORE), False))
         if chosen.num_rows:
             path = storage.join(UNKNOWN, self.work.lang, f"{self.work.name}.parquet")
-            self._writer(path, IDENTIFIED).write(chosen)
+            self._writer(path, self.schema).write(chosen)
 
     def note_files(self) -> None:
         """Tell the report what was written; to be called once the files are closed."""

@@ -31,7 +31,7 @@ CARD_FILES = ("README.md", "croissant.json")
 """Files of `lola-data card`."""
 WHOLE = "stage"
 """In the place of a phase: a failure of the stage as a whole."""
-FORMAT = 3
+FORMAT = 4
 """Raised when a stage's output changes for the same recipe, so that old trees are not mixed with new ones."""
 
 

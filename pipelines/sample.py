@@ -26,7 +26,7 @@ from lola_data.layout import TREES
 from lola_data.manifest import Counts, OutputFile, UnitReport
 from lola_data.sampling.methods import EVERYTHING, SamplingPlan, chosen, first_of_each, hash_bound, plan
 from lola_data.schemas import DEDUPED
-from lola_data.shards import ShardWriter, open_parquet, read_batches
+from lola_data.shards import ShardWriter, further_columns, open_parquet, read_batches
 from lola_data.unit_hash import unit_hash
 from pipelines.progress import say
 from pipelines.stage import LanguageWork, ShardStep, Stage, TreeStep
@@ -265,8 +265,9 @@ class FilterStep(TreeStep):
             return report
         writer: ShardWriter | None = None
         row = 0
+        schema = pa.schema([*DEDUPED, *further_columns(self.input_tree, work)])
         with ExitStack() as stack:
-            for batch in read_batches(self.input_tree, work, DEDUPED):
+            for batch in read_batches(self.input_tree, work, schema):
                 taken = batch.filter(pa.array(self._mask(batch, choice, work, row)))
                 row += batch.num_rows
                 came, went = Counts.of(batch["text"]), Counts.of(taken["text"])
@@ -276,7 +277,7 @@ class FilterStep(TreeStep):
                 if taken.num_rows:
                     if writer is None:
                         path = storage.join(self.layout.workdir, relative)
-                        writer = stack.enter_context(ShardWriter(path, DEDUPED))
+                        writer = stack.enter_context(ShardWriter(path, schema))
                     writer.write(taken)
         if writer is not None:
             report.files.append(OutputFile(relative, storage.size(writer.path), writer.rows))

@@ -16,7 +16,7 @@ from lola_data import checks, storage
 from lola_data.errors import LolaError, ShardError, StageError
 from lola_data.layout import TREES
 from lola_data.schemas import DEDUPED, IDENTIFIED, RAW, REMOVED
-from lola_data.shards import Unit, open_parquet, read_batches
+from lola_data.shards import Unit, further_columns, open_parquet, read_batches
 from lola_data.tokens import TokenShard
 from pipelines.digests import LISTING, listed_digests, sha256_of
 
@@ -140,7 +140,7 @@ def _named_in_manifest(path: Path, manifest: dict[str, Any]) -> Iterator[Expecte
         return
     tree = path.parent
     # Paths in a manifest are relative to the work folder, which is the tree itself where that stands alone.
-    alone = not all(file["path"].startswith((f"{TREES[stage]}/", "removed/")) for file in manifest.get("files", []))
+    alone = stage == "download" and not all(file["path"].startswith("raw/") for file in manifest.get("files", []))
     base = tree if alone else tree.parent
     digests = {shard["path"]: shard.get("sha256") for shard in manifest.get("source", {}).get("shards", [])}
     for shard in manifest.get("shards", []):
@@ -185,7 +185,8 @@ def _parquet_faults(one: Expected, name: str, quick: bool) -> list[Fault]:
             faults.append(Fault(name, "parquet", f"no column {', '.join(lacking)}; its columns are {', '.join(names)}"))
         elif not quick:
             whole = Unit(one.path.parent.name, one.path.name, one.path.stem, 0, groups, 0, rows, 0)
-            faults += _utf8_faults(one.path, name, whole, schema)
+            further = [] if one.removed else further_columns(str(one.path.parent), whole)
+            faults += _utf8_faults(one.path, name, whole, pa.schema([*schema, *further]))
     except ShardError as error:
         faults.append(Fault(name, "parquet", str(error).removeprefix(f"{one.path}: ")))
     return faults

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 TOKEN_IDS = pa.schema([pa.field("id", pa.string()), pa.field("tokens", pa.int32())])
 """Columns of the ``.ids.parquet`` file beside a token shard."""
-_KNOWN = {field.name: field for field in (*DEDUPED, *REMOVED, *TOKEN_IDS)}
 _NUMBERED = re.compile(r"(?:-\d{5})*")
 
 
@@ -69,6 +68,23 @@ def columns_of(path: str) -> list[str]:
         return list(file.schema_arrow.names)
 
 
+def _known_columns(found: pa.Schema) -> pa.Schema:
+    """The columns of a file that are ours. Another column may have such a name in a tree that others made."""
+    schema = DEDUPED if "text" in found.names else TOKEN_IDS if "tokens" in found.names else REMOVED
+    return pa.schema([field for field in schema if found.names.count(field.name) == 1 and _fits(found, field)])
+
+
+def _fits(found: pa.Schema, field: pa.Field) -> bool:
+    kind = found.field(field.name).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_null(kind) or field.name == "text":
+        return True
+    if pa.types.is_string(field.type):
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return pa.types.is_floating(kind) if pa.types.is_floating(field.type) else pa.types.is_integer(kind)
+
+
 def read_rows(path: str, lang: str, numbers: Iterable[int]) -> dict[int, Row]:
     """Rows of a shard by their numbers; those it does not have are left out. Only their row groups are read.
 
@@ -78,7 +94,7 @@ def read_rows(path: str, lang: str, numbers: Iterable[int]) -> dict[int, Row]:
     left = sorted(set(numbers))
     found: dict[int, Row] = {}
     with open_parquet(path) as file:
-        schema = pa.schema([_KNOWN[name] for name in dict.fromkeys(file.schema_arrow.names) if name in _KNOWN])
+        schema = _known_columns(file.schema_arrow)
         first = 0
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -149,7 +165,7 @@ def find_ids(path: str, lang: str, ids: Iterable[str]) -> dict[str, int]:
             if left:
                 at = first
                 values = pa.array(left, pa.string())
-                for batch in read_group(path, lang, group, pa.schema([_KNOWN["id"]])):
+                for batch in read_group(path, lang, group, pa.schema([DEDUPED.field("id")])):
                     places = pc.index_in(batch["id"], value_set=values)
                     for place in pc.indices_nonzero(places.is_valid()).to_pylist():
                         found.setdefault(left[places[place].as_py()], at + place)
