@@ -95,7 +95,7 @@ def write_probe(
                 break
             seen.add((shard.path, part))
             target = folders[group] / "raw" / shard.lang / f"{Path(shard.path).stem}-{part:05d}.parquet"
-            with ShardWriter(str(target), RAW) as writer:
+            with ShardWriter(str(target), rows.batches[0].schema if rows.batches else RAW) as writer:
                 for batch in rows.batches:
                     writer.write(batch)
             pieces[group].append(Piece(shard.lang, writer.rows, rows.file_bytes))

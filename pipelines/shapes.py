@@ -75,11 +75,15 @@ class Shape:
         if self.drop_extra:
             return RAW
         with _opened(arrived, shown) as file:
-            places = self._places(file.schema_arrow.names, shown)
-            used = {place.partition(".")[0] for place in places.values()}
-            others = [one for one in file.schema_arrow if one.name not in used and one.name not in RAW.names]
-            refuse_doubled(shown, [one.name for one in others], [one.name for one in others])
-            return pa.schema([*RAW, *(one.remove_metadata() for one in others)])
+            return self._schema_of(file.schema_arrow, shown)
+
+    def _schema_of(self, found: pa.Schema, shown: str) -> pa.Schema:
+        if self.drop_extra:
+            return RAW
+        used = {place.partition(".")[0] for place in self._places(found.names, shown).values()}
+        others = [one for one in found if one.name not in used and one.name not in RAW.names]
+        refuse_doubled(shown, [one.name for one in others], [one.name for one in others])
+        return pa.schema([*RAW, *(one.remove_metadata() for one in others)])
 
     def batches(self, arrived: Path, shown: str) -> Iterator[pa.RecordBatch]:
         """The rows of a raw shard made of a file, in its order, in :meth:`schema`.
@@ -133,9 +137,11 @@ class Shape:
             yield from self._mapped(file, shown, kept, list(range(file.metadata.num_row_groups)))
 
     def rows_of(self, file: pq.ParquetFile, shown: str, *, row_groups: list[int]) -> Iterator[pa.RecordBatch]:
-        """Rows of some row groups of an open file, with the four columns of a raw shard alone."""
-        for batch in self._mapped(file, shown, [], row_groups):
-            yield self._filled(batch, RAW)
+        """Rows of some row groups of an open Parquet file, as :meth:`batches` gives them."""
+        schema = self._schema_of(file.schema_arrow, shown)
+        kept = [name for name in schema.names if name not in RAW.names]
+        for batch in self._mapped(file, shown, kept, row_groups):
+            yield self._filled(batch, schema)
 
     def _mapped(
         self, file: pq.ParquetFile, shown: str, kept: list[str], row_groups: list[int]

@@ -90,3 +90,18 @@ def test_a_place_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     source = LocalSource(str(root))
     with pytest.raises(ShardError, match=r"de/a\.parquet: cannot be read"):
         write_probe(source, Shape(), source.shards(None), [tmp_path / "g"], seed=1)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_further_columns_are_drawn_too(tmp_path: Path, drop: bool) -> None:
+    path = tmp_path / "source" / "de" / "a.parquet"
+    path.parent.mkdir(parents=True)
+    notes = [{"n": number} for number in range(300)]
+    pq.write_table(pa.table({"note": notes, "text": [f"text {number}" for number in range(300)]}), path)
+    source = LocalSource(str(path.parents[1]))
+    write_probe(source, Shape(drop_extra=drop), source.shards(None), [tmp_path / "g"], seed=1)
+    rows = [row for shard in (tmp_path / "g").rglob("*.parquet") for row in pq.read_table(shard).to_pylist()]
+    assert rows
+    for row in rows:
+        assert row.get("note") == (None if drop else {"n": int(row["text"].split()[1])})
+        assert ("note" in row) is not drop
