@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from lola_data import storage
 from lola_data.errors import LolaError, ShardError, StageError
@@ -75,7 +76,7 @@ class UrlSource(RemoteSource):
     def _named_in_listings(self, languages: list[str] | None) -> list[_Listed]:
         """Files of a server that shows no directories, as the ``checksum.sha256`` of each language names them."""
         files: list[_Listed] = []
-        if not self._prefix.startswith(("http://", "https://")):
+        if not _is_web(self._prefix):
             return files
         for folder in sorted({self.pattern.folder(lang) for lang in languages or []}):
             path = f"{folder}/{LISTING}".lstrip("/")
@@ -86,16 +87,23 @@ class UrlSource(RemoteSource):
             files.append(_Listed(path, 0, None))
             filesystem, base = storage.filesystem_of(self._prefix)
             for name in sorted(names):
-                info = filesystem.info(f"{base.rstrip('/')}/{folder}/{name}")
-                files.append(_listed(f"{folder}/{name}".lstrip("/"), info))
+                path = f"{folder}/{name}".lstrip("/")
+                files.append(_listed(path, filesystem.info(f"{base.rstrip('/')}/{quote(path)}")))
         return files
 
+    def locate(self, shard: RawShard) -> str:
+        """The address of a shard."""
+        return self._address(shard.origin)
+
+    def _address(self, path: str) -> str:
+        return storage.join(self._prefix, quote(path) if _is_web(self._prefix) else path)
+
     def _read(self, path: str) -> str:
-        with storage.open_input(storage.join(self._prefix, path)) as handle:
+        with storage.open_input(self._address(path)) as handle:
             return handle.read().decode("utf-8", errors="replace")
 
     def _advice(self) -> str:
-        if self._prefix.startswith(("http://", "https://")):
+        if _is_web(self._prefix):
             return (
                 "Shards are found through directory pages, which this server does not seem to have: use its s3:// or "
                 "gs:// address, name `languages` if each has a checksum.sha256, or fetch the files yourself and set "
@@ -196,16 +204,22 @@ def _listed(path: str, info: dict[str, Any]) -> _Listed:
     return _Listed(path, int(info.get("size") or 0), known or None)
 
 
+def _is_web(prefix: str) -> bool:
+    """Whether a prefix is of a web server, where names are written in the encoding of addresses."""
+    return prefix.startswith(("http://", "https://"))
+
+
 def _list_prefix(prefix: str) -> list[_Listed]:
     filesystem, base = storage.filesystem_of(prefix)
     base = str(base).rstrip("/")
-    files: list[_Listed] = []
     try:
-        found = filesystem.find(base, detail=True)
+        found = _pages(filesystem, f"{base}/") if _is_web(prefix) else filesystem.find(base, detail=True)
     except FileNotFoundError:
-        return files
+        return []
+    files: list[_Listed] = []
     for name, info in found.items():
         path = str(name)[len(base) :].lstrip("/")
+        path = unquote(path) if _is_web(prefix) else path
         if not path or any(part.startswith(".") for part in path.split("/")):
             continue
         if info.get("size") is None:
@@ -213,6 +227,39 @@ def _list_prefix(prefix: str) -> list[_Listed]:
             info = filesystem.info(name)
         files.append(_listed(path, info))
     return sorted(files, key=lambda file: file.path)
+
+
+def _pages(filesystem: Any, root: str) -> dict[str, dict[str, Any]]:
+    """Files below a directory page. Unlike fsspec's own walk, a page that cannot be had does not pass for an empty one.
+
+    Raises:
+        FileNotFoundError: there is no such page, or the server shows none. One that a page leads to may be missing.
+        Exception: of the library, for every other failure.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    pages = [root]
+    while pages:
+        page = pages.pop()
+        try:
+            entries = filesystem.ls(page, detail=True)
+        except FileNotFoundError:
+            if page == root:
+                raise
+            continue
+        except Exception as error:
+            # So servers answer that have files, but show no directories.
+            if page == root and getattr(error, "status", None) in (403, 405):
+                raise FileNotFoundError(page) from error
+            raise
+        for entry in entries:
+            name, _, query = str(entry["name"]).partition("?")
+            if query or not name.startswith(page) or name == page:
+                continue
+            if entry["type"] == "directory":
+                pages.append(name)
+            else:
+                files[name] = entry
+    return files
 
 
 def _may_pass(error: Exception) -> bool:
