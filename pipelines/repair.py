@@ -16,10 +16,12 @@ from lola_data.layout import Layout
 from lola_data.sections import DownloadSection
 from pipelines.download import STAGE, FetchStep, scratch_folder
 from pipelines.sources import RawShard
-from pipelines.verify import Fault
+from pipelines.verify import Fault, checked_manifest, expected_files, look_at
 
 FETCHED_AGAIN = frozenset({"missing", "size", "digest", "parquet", "rows"})
 """Kinds of faults that a sound copy mends. Text that is not UTF-8 was published so."""
+
+_RECORD = "the manifest does not tell what the source has; begin afresh with `lola-data download ... --redo`"
 
 
 def repair(root: str, faults: list[Fault]) -> tuple[list[str], list[Fault]]:
@@ -36,7 +38,8 @@ def repair(root: str, faults: list[Fault]) -> tuple[list[str], list[Fault]]:
             f"{root}: it is not on record where these shards came from, so they cannot be fetched again; only what "
             f"`lola-data download` or `lola-data run` brought can be repaired"
         )
-    manifest = storage.read_json(layout.manifest(STAGE))
+    manifest = checked_manifest(storage.local_path(layout.manifest(STAGE)))
+    on_record = {str(one.path): one for one in expected_files(root)}
     step = _step_of(layout, manifest)
     works = _works(step, manifest)
     tree = storage.local_path(layout.tree(STAGE))
@@ -55,7 +58,12 @@ def repair(root: str, faults: list[Fault]) -> tuple[list[str], list[Fault]]:
             Path(path).replace(aside)
         try:
             step.process(work)
-            mended.append(path)
+            still = look_at(on_record[path])
+            if not still:
+                mended.append(path)
+            left += [
+                replace(one, message=f"{one.message}, also after it was fetched again: {_RECORD}") for one in still
+            ]
         except LolaError as error:
             if aside.exists():
                 aside.replace(path)
@@ -84,4 +92,4 @@ def _works(step: Any, manifest: dict[str, Any]) -> list[RawShard]:
 
 
 def _with_digest(work: RawShard, digest: str) -> RawShard:
-    return replace(work, listed=digest)
+    return replace(work, digest=f"sha256:{digest}")

@@ -255,11 +255,9 @@ class LocalSource(Source):
         """Link or copy one file, after a look at whether it is what ``checksum.sha256`` says."""
         # Shards of a hub cache are symbolic links; what is wanted is the file itself.
         source = storage.local_path(self.locate(shard)).resolve()
-        if shard.listed and source.is_file() and (fault := mismatch(source, shard)):
-            raise ShardError(
-                f"{self.locate(shard)}: damaged: {fault}. Bring a sound copy, or set `checksums: false` if that list "
-                f"is known to be out of date"
-            )
+        if (shard.listed or shard.digest) and source.is_file() and (fault := mismatch(source, shard)):
+            doubt = ", or set `checksums: false` if that list is known to be out of date" if shard.listed else ""
+            raise ShardError(f"{self.locate(shard)}: damaged: {fault}. Bring a sound copy{doubt}")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         if not self._link:

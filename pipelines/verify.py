@@ -112,7 +112,7 @@ def expected_files(root: str) -> Iterator[Expected]:
     manifests = [path for path in places if path.exists()]
     if manifests:
         for path in manifests:
-            yield from _named_in_manifest(path, storage.read_json(str(path)))
+            yield from _named_in_manifest(path, checked_manifest(path))
         return
     shards = [(path, size) for path, size in storage.list_files(root, ".parquet") if path.count("/") == 1]
     if not shards:
@@ -132,6 +132,48 @@ def expected_files(root: str) -> Iterator[Expected]:
 
 def _trees() -> list[str]:
     return [tree for stage, tree in TREES.items() if stage in (*_SCHEMAS, "tokenize")]
+
+
+def checked_manifest(path: Path) -> dict[str, Any]:
+    """The manifest at ``path``, with what is asked of it here.
+
+    Raises:
+        ShardError: it is not JSON, or not as a stage writes it.
+    """
+    manifest = storage.read_json(str(path))
+    wrong = _wrong_in(manifest)
+    if wrong:
+        raise ShardError(
+            f"{path}: not a manifest as a stage writes it: {wrong}. It was changed since: bring it back, or "
+            f"make the tree again with `--redo`"
+        )
+    return manifest
+
+
+def _wrong_in(manifest: Any) -> str | None:
+    if not isinstance(manifest, dict):
+        return f"it is {type(manifest).__name__}, not an object"
+    if manifest.get("stage") not in TREES:
+        return f"`stage` is {manifest.get('stage')!r}"
+    if not isinstance(manifest.get("fingerprint"), dict) or not isinstance(
+        manifest["fingerprint"].get("settings"), dict
+    ):
+        return "`fingerprint.settings` is missing"
+    if manifest["stage"] not in (*_SCHEMAS, "tokenize"):
+        return None
+    lists = {"files": manifest.get("files"), "shards": manifest.get("shards", [])}
+    if manifest["stage"] == "download":
+        source = manifest.get("source")
+        lists["source.shards"] = source.get("shards") if isinstance(source, dict) else None
+    for name, rows in lists.items():
+        if not isinstance(rows, list):
+            return f"`{name}` is missing"
+        for number, row in enumerate(rows):
+            if not isinstance(row, dict) or not isinstance(row.get("path"), str):
+                return f"`{name}[{number}].path` is missing"
+            if name == "files" and not isinstance(row.get("bytes"), int):
+                return f"`files[{number}].bytes` is missing"
+    return None
 
 
 def _named_in_manifest(path: Path, manifest: dict[str, Any]) -> Iterator[Expected]:

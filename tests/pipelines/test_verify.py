@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -186,3 +187,52 @@ def test_a_tree_by_itself(tmp_path: Path) -> None:
     mended, left = repair(str(tmp_path / "shards"), verify(str(tmp_path / "shards")).faults)
     assert (len(mended), left) == (1, [])
     assert manifest_of(stage)["files"][0]["path"] == FIRST
+
+
+ALTERED: dict[str, tuple[Any, str]] = {
+    "a list": ([], "it is list, not an object"),
+    "no stage": ({}, "`stage` is None"),
+    "nothing else": ({"stage": "download"}, "`fingerprint.settings` is missing"),
+    "no files": ({"stage": "download", "fingerprint": {"settings": {}}}, "`files` is missing"),
+    "a file without size": (
+        {"stage": "identify", "fingerprint": {"settings": {}}, "files": [{"path": "identified/de/a.parquet"}]},
+        "`files[0].bytes` is missing",
+    ),
+    "a file without path": (
+        {"stage": "identify", "fingerprint": {"settings": {}}, "files": [{"bytes": 3}]},
+        "`files[0].path` is missing",
+    ),
+    "no origins": ({"stage": "download", "fingerprint": {"settings": {}}, "files": []}, "`source.shards` is missing"),
+}
+
+
+@pytest.mark.parametrize("case", ALTERED)
+@pytest.mark.parametrize("mend", [False, True])
+def test_a_manifest_that_was_altered_is_told(work: Path, case: str, mend: bool) -> None:
+    content, said = ALTERED[case]
+    (work / "raw" / "manifest.json").write_text(json.dumps(content))
+    outcome = lola("verify", work, *(["--repair"] if mend else []))
+    assert outcome.code == 1
+    assert said in outcome.stderr
+    assert str(work / "raw" / "manifest.json") in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_what_fetching_again_does_not_mend_is_not_called_sound(work: Path) -> None:
+    path = work / "raw" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"][1]["rows"] += 1
+    path.write_text(json.dumps(manifest))
+    outcome = lola("verify", work, "--repair")
+    assert outcome.code == 1
+    assert "also after it was fetched again: the manifest does not tell what the source has" in outcome.stdout
+    assert "all sound" not in outcome.stdout
+
+
+def test_a_digest_on_record_is_not_called_a_listing(work: Path, tmp_path: Path) -> None:
+    damaged(tmp_path / "source" / FIRST)
+    (work / "raw" / FIRST).unlink()
+    outcome = lola("verify", work, "--repair")
+    assert outcome.code == 1
+    assert "not repaired" in outcome.stdout
+    assert "checksum.sha256" not in outcome.stdout
