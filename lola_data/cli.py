@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import select
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -50,6 +51,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "languages": "The 167 languages of CulturaX.",
     },
 }
+_CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+"""User and password in an address."""
 
 
 class _Reported(click.ClickException):
@@ -60,7 +63,7 @@ class _Reported(click.ClickException):
         self.exit_code = error.exit_code  # pyright: ignore[reportAttributeAccessIssue]
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"lola-data: error: {self.message}", file=file or sys.stderr)
+        click.echo(f"lola-data: error: {_CREDENTIALS.sub('://***@', self.message)}", file=file or sys.stderr)
 
 
 class _ReaderLeft(Exception):

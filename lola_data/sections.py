@@ -6,6 +6,7 @@ A section is also the set of options of the stage's own command. ``train`` is a 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
@@ -50,8 +51,8 @@ class DownloadSection(Section):
     meta.warc_headers.warc-target-uri}; dots lead inside. Known without being told: CulturaX, mC4, OSCAR 22.01 and
     23.01."""
     extra_columns: Literal["keep", "drop"] = "keep"
-    """Further columns: `keep` them in the raw shards (those of JSON lines as one column `extra`), or `drop` them. Later
-    stages go by the columns they know; an id leads back to the raw row."""
+    """Further columns: `keep` them in the raw shards (those of JSON lines as one column `extra`), or `drop` them.
+    What is kept goes with its document to `sampled/`."""
     source_name: str | None = None
     """Value of the column `source` for rows without one, such as mC4."""
     checksums: bool = True
@@ -64,6 +65,12 @@ class DownloadSection(Section):
             raise ValueError(f"`source: {self.source}` needs `path`")
         if self.source in ("sample", "hub") and self.path:
             raise ValueError(f"`path` has no meaning with `source: {self.source}`; remove it or set `source: local`")
+        if self.path and re.match(r"(https?://[^/@]+|[a-z0-9+]+://[^/@:]*:[^/@]*)@", self.path):
+            raise ValueError(
+                "`path` has credentials in it, which manifests and logs would keep. Leave them out: they are found "
+                "where the library of the protocol looks for them (of http: headers in fsspec's configuration, "
+                "FSSPEC_HTTP)"
+            )
         if "{lang}" not in self.files:
             raise ValueError("`files` needs {lang}, where the source names the language")
         unknown = [name for name in self.columns if name not in ("text", "timestamp", "url", "source")]

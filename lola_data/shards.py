@@ -274,7 +274,8 @@ def _match_columns(path: str, found: pa.Schema, wanted: pa.Schema) -> list[str]:
             if field.name in REQUIRED:
                 raise ShardError(
                     f"{path}: no column `{field.name}`; its columns are {', '.join(found.names) or 'none'}. "
-                    f"A shard needs a text column: rename it, or leave the file out"
+                    f"A shard needs a text column: say which one it is when `download` brings it in (`columns: {{text: "
+                    f"NAME}}`), rename it, or leave the file out"
                 )
             continue
         kind = found.field(field.name).type

@@ -139,6 +139,7 @@ class FetchStep(ShardStep):
         """
         shards = source.shards(self.languages)
         _check_languages(source, shards, self.languages)
+        _check_names(source, shards)
         section = self.section
         picked = pick(
             shards,
@@ -298,6 +299,17 @@ def _check_languages(source: Source, shards: list[RawShard], languages: list[str
             f"{STAGE}: {source.place}: no shards there; it must hold <lang>/*.parquet (folders: "
             f"{', '.join(source.folders()[:10]) or 'none'}), or say in `files` how they are named"
         )
+
+
+def _check_names(source: Source, shards: list[RawShard]) -> None:
+    seen: dict[str, RawShard] = {}
+    for shard in shards:
+        other = seen.setdefault(shard.path, shard)
+        if other is not shard:
+            raise StageError(
+                f"{STAGE}: {source.locate(other)} and {source.locate(shard)} would both be written as {shard.path}. "
+                f"Rename one of them at the source, or let `files` name only those of one kind or folder"
+            )
 
 
 def _move(staged: Path, target: str) -> None:

@@ -87,7 +87,12 @@ def _decorated() -> click.Command:
         command = option(command)
     command = click.option("--dry-run", is_flag=True, help="Print what would be fetched, and stop.")(command)
     command = click.option("--dest", metavar="DIR", help="Write DIR/<lang>/<shard>.parquet, no work folder.")(command)
-    return click.command("download")(command)
+    made = click.command("download")(command)
+    for option in made.params:
+        if option.name == "source" and isinstance(option, click.Option) and option.help:
+            said, _, _ = option.help.partition("  [default")
+            option.help = f"{said}  [default: as --path says, else hub, or with --workdir the recipe's]"
+    return made
 
 
 download = _decorated()

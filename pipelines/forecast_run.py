@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def forecast_run(
         if not filled:
             raise StageError(f"plan: {source.place}: the shards chosen have no rows")
         say(f"probe: {sum(one.rows for group in pieces for one in group):,} rows in {len(filled)} groups")
-        answers = _run_groups(path, overrides, recipe, pieces, folders, filled, total, say)
+        answers = _run_groups(source.place, path, overrides, recipe, pieces, folders, filled, total, say)
     rate = measured_rate(source, shards) if source.remote else None
     return _scaled(
         recipe, layout, [pieces[number] for number in filled], answers, total, len(shards), rate, source.remote
@@ -147,6 +148,7 @@ def forecast_run(
 
 
 def _run_groups(
+    source: str,
     path: Path,
     overrides: list[str],
     recipe: Recipe,
@@ -168,13 +170,23 @@ def _run_groups(
         }
         answer = _ask(asked)
         if "error" in answer:
-            raise StageError(f"plan: a stage fails on the probe: {answer['error']}")
+            raise StageError(
+                f"plan: a stage fails on the probe: {_at_source(answer['error'], folders[number], source)}"
+            )
         if model is None and answer["model"]:
             model = str(Path(folders[number].parent / "tokenizer.model"))
             shutil.copyfile(answer["model"], model)
         answers.append(answer["stages"])
         say(f"probe: group {len(answers)} of {len(filled)} done")
     return answers
+
+
+def _at_source(message: str, folder: Path, place: str) -> str:
+    """A message about a shard of the probe, which is deleted, as one about the shard that its rows are of."""
+    found = re.sub(
+        rf"{re.escape(str(folder))}(?:/warm)?/raw/([^/]+)/(.+?)-(\d{{5}})\.parquet", r"\1/\2.parquet", message
+    )
+    return message if found == message else f"{storage.join(place, '')}{found} (rows are counted in the probe)"
 
 
 def _scaled_overrides(recipe: Recipe, share: float) -> list[str]:

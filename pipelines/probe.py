@@ -91,7 +91,7 @@ def write_probe(
     for number, (index, at) in enumerate(places):
         shard, group = known[index], number % len(folders)
         for part, rows in _rows_at(source, shape, shard, at, size / PLACES):
-            if (shard.path, part) in seen:
+            if (shard.path, part) in seen or not any(batch.num_rows for batch in rows.batches):
                 break
             seen.add((shard.path, part))
             target = folders[group] / "raw" / shard.lang / f"{Path(shard.path).stem}-{part:05d}.parquet"

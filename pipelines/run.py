@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -271,7 +272,8 @@ def _run_phase(stage: Stage, step: ShardStep, executor: ExecutorSection) -> None
         return  # A phase that this corpus has no use for.
     sizes = {work.key: work.bytes for work in works}
     if len(sizes) != len(works):
-        raise StageError(f"{stage.name}: two shards would be written under one name; rename one of them")
+        twice = next(key for key, count in Counter(work.key for work in works).items() if count > 1)
+        raise StageError(f"{stage.name}: two shards would be written under one name, {twice}; rename one of them")
     done = state.done_keys(step.phase) & sizes.keys()
     left = [work for work in works if work.key not in done]
     label = stage.name if len(stage.phases) == 1 else f"{stage.name} ({step.phase})"

@@ -93,8 +93,8 @@ def _shared_out(order: dict[str, list[RawShard]], budget: int) -> dict[str, list
     least = sum(some[0].bytes for some in order.values() if some)
     if least > budget:
         raise StageError(
-            f"download: one shard of each of the {len(order)} languages takes {least / 1e9:,.3f} GB, more than "
-            f"`max_bytes` of {budget / 1e9:,.3f} GB. Raise it, or choose fewer `languages`"
+            f"download: one shard of each of the {len(order)} languages takes {least:,} bytes, more than "
+            f"`max_bytes`, which is {budget:,}. Raise it, or choose fewer `languages`"
         )
     taken: dict[str, list[RawShard]] = {lang: [] for lang in order}
     waiting = [(0, lang) for lang in order]

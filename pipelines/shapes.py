@@ -19,7 +19,7 @@ from lola_data.shards import Unit, open_parquet, read_batches, refuse_doubled
 from pipelines.shard_pattern import JSON_LINES, PARQUET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pyarrow.parquet as pq
@@ -80,7 +80,8 @@ class Shape:
     def _schema_of(self, found: pa.Schema, shown: str) -> pa.Schema:
         if self.drop_extra:
             return RAW
-        used = {place.partition(".")[0] for place in self._places(found.names, shown).values()}
+        # What is read from inside a column leaves the rest of it to be kept.
+        used = {place for place in self._places(found.names, shown).values() if place in found.names}
         others = [one for one in found if one.name not in used and one.name not in RAW.names]
         refuse_doubled(shown, [one.name for one in others], [one.name for one in others])
         return pa.schema([*RAW, *(one.remove_metadata() for one in others)])
@@ -108,10 +109,10 @@ class Shape:
     def _places(self, names: list[str], shown: str) -> dict[str, str]:
         known = next((places for sign, places in KNOWN if sign in names), {})
         places = {**known, **self.columns}
-        refuse_doubled(shown, names, [place.partition(".")[0] for place in places.values()])
+        refuse_doubled(shown, names, [_column(place, names) for place in places.values()])
         for column, place in places.items():
             wanted = column == "text" or column in self.columns
-            if wanted and place.partition(".")[0] not in names:
+            if wanted and _column(place, names) not in names:
                 raise ShardError(
                     f"{shown}: no column or field `{place}` for `{column}`; it has {', '.join(names) or 'none'}. Mend "
                     f"`columns`, or leave the file out"
@@ -121,7 +122,7 @@ class Shape:
                 f"{shown}: no column or field `text`; it has {', '.join(names) or 'none'}. Say in `columns` which one "
                 f"is the text (text: {names[0] if names else 'content'}), or leave the file out"
             )
-        return {column: place for column, place in places.items() if place.partition(".")[0] in names}
+        return {column: place for column, place in places.items() if _column(place, names) in names}
 
     def _of_json(self, arrived: Path, shown: str) -> Iterator[pa.RecordBatch]:
         first = first_object(arrived, shown=shown)
@@ -148,7 +149,7 @@ class Shape:
     ) -> Iterator[pa.RecordBatch]:
         names = file.schema_arrow.names
         places = self._places(names, shown)
-        wanted = {place.partition(".")[0] for place in places.values()} | set(kept)
+        wanted = {_column(place, names) for place in places.values()} | set(kept)
         read = [one for one in names if one in wanted]
         try:
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=row_groups, columns=read):
@@ -209,9 +210,15 @@ class _opened:
         return self._manager.__exit__(*error)
 
 
+def _column(place: str, names: Sequence[str]) -> str:
+    """The column in which a place lies: itself, if one is called so, else what stands before the first dot."""
+    return place if place in names else place.partition(".")[0]
+
+
 def _string(batch: pa.RecordBatch, place: str, column: str, shown: str) -> pa.Array:
     """A column, or what lies inside one, as strings."""
-    first, *inner = place.split(".")
+    first = _column(place, batch.schema.names)
+    inner = place.removeprefix(first).split(".")[1:]
     array = batch.column(first)
     for name in inner:
         if not pa.types.is_struct(array.type) or array.type.get_field_index(name) < 0:

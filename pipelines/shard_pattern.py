@@ -105,4 +105,4 @@ def _compiled(files: str) -> re.Pattern[str]:
             named = True
         else:
             pattern += {"**": ".+", "*": "[^/]*", "?": "[^/]"}.get(part) or re.escape(part)
-    return re.compile(pattern)
+    return re.compile(pattern, re.DOTALL)

@@ -73,7 +73,8 @@ def recipe_of(name: str, sections: dict[str, type[Section]], options: dict[str, 
     if options["workdir"] is not None:
         overrides.append(f"workdir={json.dumps(options['workdir'], ensure_ascii=False)}")
     if options["codes"] is not None:
-        overrides.append(f"languages={json.dumps(split_codes(options['codes']))}")
+        codes = split_codes(options["codes"])
+        overrides.append(f"languages={json.dumps('all' if codes == ['all'] else codes)}")
     if options["seed"] is not None:
         overrides.append(f"seed={options['seed']}")
     if options["tasks"] is not None:
@@ -85,11 +86,22 @@ def recipe_of(name: str, sections: dict[str, type[Section]], options: dict[str, 
     for key, section in sections.items():
         for field, value in section_values(section, options).items():
             overrides.append(f"{key}.{field}={json.dumps(value, ensure_ascii=False)}")
-    if options["recipe_path"]:
-        return load_recipe(options["recipe_path"], overrides=overrides)
-    if options["workdir"] is None:
+    if not options["recipe_path"] and options["workdir"] is None:
         raise RecipeError(f"{name}: give --workdir, the folder to write to, or --recipe")
-    return parse_recipe("", name=name, overrides=overrides)
+    try:
+        if options["recipe_path"]:
+            return load_recipe(options["recipe_path"], overrides=overrides)
+        return parse_recipe("", name=name, overrides=overrides)
+    except RecipeError as error:
+        raise RecipeError(_as_typed(str(error), overrides)) from error
+
+
+def _as_typed(message: str, overrides: list[str]) -> str:
+    """A message that names the option that was given, not the override that was made of it."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        message = message.replace(f"--set {override}: ", f"--{key.rpartition('.')[2].replace('_', '-')} {value}: ")
+    return message
 
 
 def run_alone(name: str, recipe: Recipe, layout: Layout, *, redo: bool) -> dict[str, Any]:

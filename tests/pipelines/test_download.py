@@ -123,6 +123,22 @@ class TestLocal:
         manifest = json.loads((tmp_path / "work/raw/manifest.json").read_text())
         assert {lang: sizes["out"]["documents"] for lang, sizes in manifest["languages"].items()} == {"de": 7, "yo": 0}
 
+    def test_two_files_of_one_name_are_both_named(self, tmp_path: Path) -> None:
+        source = write_tree(tmp_path / "source", {"de/x-a.parquet": shard("de"), "de/x/a.parquet": shard("de")})
+        stage = stage_of(tmp_path / "work", "download.source=local", f"download.path={source}")
+        with pytest.raises(
+            StageError, match=r"x-a\.parquet and .*x/a\.parquet would both be written as de/x-a\.parquet"
+        ):
+            stage.phases[0].plan()
+
+    def test_names_of_every_kind(self, tmp_path: Path) -> None:
+        names = ("a b", "a\nb", "ünï-日本", "q&a+'x'#1", '"', "%20", "-r", "a\\b", "a\tb")
+        files = {f"de/{name}.parquet": shard(name) for name in names}
+        source = write_tree(tmp_path / "source", files)
+        stage = stage_of(tmp_path / "work", "download.source=local", f"download.path={source}")
+        assert fetch(stage) == []
+        assert read_tree(tmp_path / "work" / "raw") == files
+
     def test_a_language_without_documents_stops_the_stage(self, tmp_path: Path) -> None:
         files = corpus({"de": 1}) | {"sw/a.parquet": shard("sw", rows=0, columns={"text": pa.array([], pa.string())})}
         source = write_tree(tmp_path / "source", files)

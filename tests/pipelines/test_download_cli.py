@@ -128,3 +128,33 @@ def test_what_cannot_be_done_is_said(
     assert outcome.code == code, outcome.stderr
     assert said in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://me:secret@host/x", "https://secret@host/x", "s3://key:secret@bucket/x", "ftp://me:secret@host/x"],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(tmp_path: Path, address: str) -> None:
+    outcome = lola("download", "--path", address, "--dest", tmp_path / "d")
+    assert outcome.code == 2
+    assert "`path` has credentials in it" in outcome.stderr
+    if ":secret" in address:
+        assert "secret" not in outcome.stderr
+    assert not (tmp_path / "d").exists()
+
+
+def test_an_address_with_an_account_is_not_taken_for_one_with_credentials(tmp_path: Path) -> None:
+    outcome = lola("download", "--path", "abfs://container@account.example/x", "--dest", tmp_path / "d")
+    assert "credentials in it" not in outcome.stderr
+
+
+def test_an_option_is_named_as_it_was_typed(tmp_path: Path) -> None:
+    outcome = lola("download", "--max-shards", "0", "--dest", tmp_path / "d")
+    assert outcome.code == 2
+    assert "--max-shards 0: " in outcome.stderr
+    assert "--set" not in outcome.stderr
+
+
+def test_all_languages_can_be_asked_for(tmp_path: Path) -> None:
+    outcome = lola("download", "--source", "sample", "--languages", "all", "--dest", tmp_path / "d", "--dry-run")
+    assert outcome.code == 0, outcome.stderr

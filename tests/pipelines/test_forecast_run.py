@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lola_data import storage
@@ -185,3 +187,26 @@ def test_a_missing_source_is_one_line(recipe: Path, tmp_path: Path) -> None:
     assert outcome.code == 1
     assert "no such folder" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+def _source_of(tmp_path: Path, texts: list[bytes]) -> list[str | Path]:
+    column = pa.array(texts, pa.binary()).view(pa.string())
+    (tmp_path / "source" / "de").mkdir(parents=True)
+    pq.write_table(pa.table({"text": column}), tmp_path / "source" / "de" / "a.parquet", row_group_size=5)
+    (tmp_path / "r.yaml").write_text("languages: [de]\n")
+    more = [f"workdir={tmp_path}/w", "download.source=local", f"download.path={tmp_path}/source"]
+    return ["plan", tmp_path / "r.yaml", *(part for one in more for part in ("--set", one))]
+
+
+def test_shards_without_rows_are_told(tmp_path: Path) -> None:
+    outcome = lola(*_source_of(tmp_path, []))
+    assert outcome.code == 1
+    assert "the shards chosen have no rows" in outcome.stderr
+
+
+@pytest.mark.slow
+def test_a_fault_of_the_text_is_named_at_its_source(tmp_path: Path) -> None:
+    outcome = lola(*_source_of(tmp_path, [b"Guten Tag"] * 12 + [b"\xff\xfe"] * 8))
+    assert outcome.code == 1
+    assert f"{tmp_path}/source/de/a.parquet: row" in outcome.stderr
+    assert "lola-data-plan-" not in outcome.stderr

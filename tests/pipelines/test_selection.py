@@ -60,7 +60,9 @@ class TestBytes:
         assert counts == {"de": 5, "en": 5, "yo": 2}
 
     def test_a_budget_below_one_shard_each_is_refused_with_what_it_takes(self) -> None:
-        with pytest.raises(StageError, match=r"each of the 2 languages takes 3\.000 GB, more than `max_bytes` of 2\.9"):
+        with pytest.raises(
+            StageError, match=r"each of the 2 languages takes 3,000,000,000 bytes, more than `max_bytes`, which is 2,9"
+        ):
             pick(shards_of({"de": [2 * 10**9], "en": [10**9]}), 1, max_bytes=2_900_000_000)
 
 

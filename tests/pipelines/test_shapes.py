@@ -144,7 +144,7 @@ class TestParquet:
         mapping = "download.columns={text: content, timestamp: date, url: meta.url, source: origin}"
         assert bring(tmp_path, {"de/a.parquet": parquet(columns)}, mapping) == []
         table = raw(tmp_path, "de/a.parquet")
-        assert table.column_names == ["text", "timestamp", "url", "source", "id"]
+        assert table.column_names == ["text", "timestamp", "url", "source", "id", "meta"]
         assert table.select(["text", "url", "source", "id"]).to_pylist() == [
             {"text": "eins", "url": "u1", "source": "a", "id": 1},
             {"text": "zwei", "url": None, "source": "b", "id": 2},
@@ -194,3 +194,28 @@ def test_made_over_shards_are_the_same_bytes_every_time(tmp_path: Path) -> None:
     files = {"sw/a.jsonl": lines(MC4 * 500), "sw/b.jsonl.gz": gzip.compress(lines(MC4))}
     assert bring(tmp_path / "one", files) == bring(tmp_path / "two", files) == []
     assert read_tree(tmp_path / "one/w/raw") == read_tree(tmp_path / "two/w/raw")
+
+
+def test_what_is_read_from_inside_a_column_leaves_the_rest_to_be_kept(tmp_path: Path) -> None:
+    meta = [{"when": f"2020-01-0{day}", "x": day} for day in (1, 2)]
+    file = parquet({"content": ["eins", "zwei"], "meta": meta})
+    options = ("download.columns={text: content, timestamp: meta.when}",)
+    assert bring(tmp_path, {"de/a.parquet": file}, *options) == []
+    table = raw(tmp_path, "de/a.parquet")
+    assert table.column_names == ["text", "timestamp", "url", "source", "meta"]
+    assert table["timestamp"].to_pylist() == ["2020-01-01", "2020-01-02"]
+    assert table["meta"].to_pylist() == meta
+
+
+def test_a_column_with_a_dot_in_its_name(tmp_path: Path) -> None:
+    file = parquet({"text": ["eins"], "meta.link": ["https://a.example"], "meta": [{"link": "another"}]})
+    assert bring(tmp_path, {"de/a.parquet": file}, "download.columns={url: meta.link}") == []
+    table = raw(tmp_path, "de/a.parquet")
+    assert table["url"].to_pylist() == ["https://a.example"]
+    assert table["meta"].to_pylist() == [{"link": "another"}]
+
+
+def test_a_shard_without_text_is_told_of_columns(tmp_path: Path) -> None:
+    (message,) = bring(tmp_path, {"de/a.parquet": parquet({"content": ["eins"]})})
+    assert "its columns are content" in message
+    assert "`columns: {text: NAME}`" in message
