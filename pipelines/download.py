@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 STAGE = "download"
 SELECTION = ("languages", "max_shards", "max_documents", "max_bytes", "seed")
 """Settings that say which shards are taken, and nothing of what becomes of one."""
+KEPT_ASIDE = ("rejected", "damaged")
+"""Folders below the scratch folder: files that came wrong, and those that `verify --repair` replaced."""
 _SHAPING = ("files", "names", "columns", "extra_columns", "source_name", "checksums")
 
 
@@ -127,7 +129,7 @@ class FetchStep(ShardStep):
         if recorded and self._only_mended(recorded, shards):
             return recorded
         self._check_kept(shards)
-        if source.remote:
+        if source.remote or (isinstance(source, LocalSource) and source.copies_to(scratch_folder(self.layout))):
             self._check_space(shards)
         return shards
 
@@ -340,6 +342,11 @@ class DownloadStage(Stage):
         Raises:
             StageError: a selected language has shards, but no document in them.
         """
+        rejected = scratch_folder(self.layout) / "rejected"
+        wrong = [path for path, _ in storage.list_files(str(rejected), "")]
+        if wrong:
+            said = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+            say(f"{STAGE}: what came wrong at first is kept in {rejected} (delete it when you have seen it): {said}")
         documents: dict[str, int] = defaultdict(int)
         for report in reports:
             for lang, counts in report.given.items():
@@ -354,6 +361,15 @@ class DownloadStage(Stage):
                 f"{'it' if len(empty) == 1 else 'them'} out of `languages` and run with `--redo {STAGE}`"
             )
         return build_manifest(self.name, reports, fingerprint=fingerprint, extra={"source": self._origins(reports)})
+
+    def delete_scratch(self) -> None:
+        """Delete what is not complete; files that came or became wrong stay, to be looked at."""
+        folder = scratch_folder(self.layout)
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in KEPT_ASIDE:
+                shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()
 
     def same_units(self, old: dict[str, Any], new: dict[str, Any]) -> bool:
         """Whether two fingerprints differ in nothing but which shards are taken."""

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182}
 NOT_PROBED = ("tokenizer", "train", "balance")
 """Stages told by the rates of :mod:`pipelines.estimate`, without an error bar, and left out of the sums."""
 TRAIN_BYTES = 1_000_000
+DECIDED_BYTES = 1_600
+"""Of a document while dedup decides on its language, in a corpus full of near-duplicates; 400 where there are few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +246,9 @@ def _scaled(
         def over(key: str, name: str = name) -> list[float]:
             return [answer[name][key] / share for answer, share in zip(answers, shares, strict=True)]
 
+        peak = max(answer[name]["peak_bytes"] for answer in answers)
+        if name == "dedup":
+            peak = dedup_peak(peak, _largest_language(pieces) / sum(shares), recipe.executor.memory_mb * 10**6)
         work = mean_with_error(over("seconds"))
         stages.append(
             StageForecast(
@@ -251,7 +257,7 @@ def _scaled(
                 mean_with_error(over("rows_out")),
                 mean_with_error(over("disk_bytes")),
                 sum(over("scratch_bytes")) / len(answers),
-                max(answer[name]["peak_bytes"] for answer in answers),
+                peak,
                 _shifted(work, fixed, 1),
                 _shifted(work, fixed, workers),
                 settings[name],
@@ -281,6 +287,28 @@ def _scaled(
         Estimate(*(None if part is None else part + scratch for part in (disk.value, disk.low, disk.high))),  # pyright: ignore[reportArgumentType]
         shutil.disk_usage(folder).free,
     )
+
+
+def dedup_peak(probed: int, documents: float, memory_bytes: int) -> int:
+    """Peak memory of dedup, in bytes: unlike that of other stages it grows with the documents of a language.
+
+    A language whose columns fit into half of the memory is decided on in one go, with a quarter for texts that are
+    compared; a larger one in parts that do.
+
+    Args:
+        probed: peak on the probe.
+        documents: of the largest language.
+        memory_bytes: what a task may take.
+    """
+    return probed + round(min(documents * DECIDED_BYTES, 0.75 * memory_bytes))
+
+
+def _largest_language(pieces: list[list[Piece]]) -> int:
+    rows: Counter[str] = Counter()
+    for group in pieces:
+        for piece in group:
+            rows[piece.lang] += piece.rows
+    return max(rows.values())
 
 
 def _shifted(work: Estimate, fixed: float, workers: int) -> Estimate:

@@ -272,6 +272,12 @@ class LocalSource(Source):
             self._copy(shard, source, target)
         return None
 
+    def copies_to(self, folder: Path) -> bool:
+        """Whether files take room in a folder, there or not yet: on another disk, or where links are unwanted."""
+        while not folder.exists():
+            folder = folder.parent
+        return not self._link or storage.local_path(self._root).stat().st_dev != folder.stat().st_dev
+
     def _copy(self, shard: RawShard, source: Path, target: Path) -> None:
         try:
             handle = source.open("rb")

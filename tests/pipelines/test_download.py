@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
@@ -19,7 +21,7 @@ from lola_data.shards import plan_units, read_batches
 from pipelines import sources, url_source
 from pipelines.run import run_stage
 from pipelines.selection import pick
-from pipelines.sources import RawShard
+from pipelines.sources import LocalSource, RawShard
 from tests.pipelines.download_cases import corpus, fetch, manifest_of, read_tree, shard, stage_of, write_tree
 
 if TYPE_CHECKING:
@@ -122,6 +124,24 @@ class TestLocal:
         assert "the shards of `yo` hold no documents at all" in said
         manifest = json.loads((tmp_path / "work/raw/manifest.json").read_text())
         assert {lang: sizes["out"]["documents"] for lang, sizes in manifest["languages"].items()} == {"de": 7, "yo": 0}
+
+    def test_what_is_copied_from_another_disk_must_fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        source = write_tree(tmp_path / "source", corpus({"de": 2}))
+        options = ("download.source=local", f"download.path={source}")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        # Links take no room.
+        stage_of(tmp_path / "one", *options).phases[0].plan()
+        monkeypatch.setattr(LocalSource, "copies_to", lambda *_: True)
+        with pytest.raises(StageError, match=r"2 shards need .* GB, but .* has .* GB free"):
+            stage_of(tmp_path / "two", *options).phases[0].plan()
+
+    @pytest.mark.parametrize("other", ["/dev/shm", "/proc"])
+    def test_another_disk_is_seen(self, tmp_path: Path, other: str) -> None:
+        if not Path(other).is_dir() or Path(other).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip(f"{other} is no other disk here")
+        source = LocalSource(str(tmp_path))
+        assert source.copies_to(Path(other) / "not" / "there")
+        assert not source.copies_to(tmp_path / "not" / "there")
 
     def test_two_files_of_one_name_are_both_named(self, tmp_path: Path) -> None:
         source = write_tree(tmp_path / "source", {"de/x-a.parquet": shard("de"), "de/x/a.parquet": shard("de")})

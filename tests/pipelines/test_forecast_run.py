@@ -13,7 +13,7 @@ from lola_data import storage
 from lola_data.layout import Layout
 from lola_data.sample_corpus import sample_root
 from pipelines import forecast_run
-from pipelines.forecast_run import Estimate, RunForecast, StageForecast, added, mean_with_error, refusals
+from pipelines.forecast_run import Estimate, RunForecast, StageForecast, added, dedup_peak, mean_with_error, refusals
 from pipelines.foreseen import forecast_of
 from pipelines.stage import Stage
 from pipelines.state import digest
@@ -63,6 +63,19 @@ class TestRefusals:
     def test_a_task_that_needs_more_than_it_may_take(self) -> None:
         (line,) = refusals(_forecast(peak=5 * 10**9))
         assert line.startswith("memory: a task of identify takes 5,000 MB, and `executor.memory_mb` is 4,000")
+
+
+@pytest.mark.parametrize(
+    ("documents", "memory_mb", "measured_mb"),
+    # Runs over short texts full of near-duplicates, whose probe took 336 MB.
+    [(150_000, 4_000, 584), (600_000, 1_000, 1_274)],
+)
+def test_memory_of_dedup_grows_with_the_documents(documents: int, memory_mb: int, measured_mb: int) -> None:
+    assert dedup_peak(336_000_000, documents, memory_mb * 10**6) == pytest.approx(measured_mb * 1e6, rel=0.2)
+
+
+def test_memory_of_dedup_is_that_of_a_part_at_most() -> None:
+    assert dedup_peak(300, 10**12, 4_000) == 3_300
 
 
 @pytest.fixture

@@ -344,16 +344,22 @@ class TestFaults:
         assert read_tree(tmp_path / "w" / "raw") == FIVE
 
     def test_a_flipped_byte_is_set_aside_and_fetched_again(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with FakeHub(FIVE) as hub:
             hub.faults = [Fault("flip", THIRD)]
-            assert fetch(stage_of(tmp_path / "w", *use(hub, monkeypatch))) == []
+            stage = stage_of(tmp_path / "w", *use(hub, monkeypatch))
+            assert fetch(stage) == []
             assert len(hub.gets(THIRD)) == 2
-        assert read_tree(tmp_path / "w" / "raw") == FIVE
+            manifest_of(stage)
+        # It is named, and stays when the stage is finished.
+        assert f"what came wrong at first is kept in {tmp_path}/w/scratch/download/rejected" in capsys.readouterr().err
+        tree = read_tree(tmp_path / "w" / "raw")
+        assert {path: tree[path] for path in FIVE} == FIVE
         (rejected,) = (tmp_path / "w" / "scratch" / "download" / "rejected" / "de").iterdir()
         assert len(rejected.read_bytes()) == len(FIVE[THIRD])
         assert rejected.read_bytes() != FIVE[THIRD]
+        assert [path.name for path in (tmp_path / "w" / "scratch" / "download").iterdir()] == ["rejected"]
 
     @pytest.mark.parametrize(
         ("fault", "said"),
