@@ -55,6 +55,10 @@ _CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 """User and password in an address."""
 
 
+_STORAGE_LIBRARIES = frozenset({"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"})
+"""Packages whose errors tell that a place far away cannot be had."""
+
+
 class _Reported(click.ClickException):
     """A LolaError on its way out: one message, its own exit code."""
 
@@ -155,6 +159,13 @@ class EntryPointGroup(click.Group):
                 message = f"{place}: {error.strerror}; check the rights of the file and of its folder"
                 raise _Reported(LolaError(message)) from error
             raise
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in _STORAGE_LIBRARIES:
+                raise
+            places = ", ".join(word for word in ctx.obj or () if "://" in word) or "storage"
+            said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            message = f"{places}: {type(error).__name__}: {said}. Check the address, the network and the credentials"
+            raise _Reported(LolaError(message)) from error
 
 
 @click.group(
@@ -174,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _check_words(words)
-        cli.main(args=words, prog_name="lola-data", standalone_mode=False)
+        cli.main(args=words, prog_name="lola-data", standalone_mode=False, obj=words)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

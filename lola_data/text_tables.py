@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
+from lola_data.shown_text import plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -53,8 +55,12 @@ def readable_count(value: float) -> str:
 
 
 def as_it_is(value: str) -> str:
-    """The text."""
-    return value
+    """The text, with marks for what would steer a terminal: names come from the web.
+
+    >>> as_it_is("a" + chr(27) + "[2J")
+    'a‹ESC›[2J'
+    """
+    return value if value.isprintable() else plain(value)
 
 
 def fitted(columns: Sequence[Column], cells: list[list[str]], width: int | None) -> Cells:

@@ -24,6 +24,7 @@ from lola_data import storage
 from lola_data.errors import ShardError, StageError
 from lola_data.manifest import Counts, OutputFile, UnitReport, build_manifest
 from lola_data.shards import ShardWriter
+from lola_data.text_tables import readable_bytes
 from pipelines.digests import mismatch, sha256_of
 from pipelines.progress import say
 from pipelines.selection import pick, rows_in
@@ -179,8 +180,9 @@ class FetchStep(ShardStep):
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise StageError(
-                f"{STAGE}: {len(shards)} shards need {needed / 1e9:,.1f} GB, but {folder} has {free / 1e9:,.1f} GB "
-                f"free. Choose fewer `languages`, set `max_bytes` or `max_shards`, or put `workdir` on a bigger disk"
+                f"{STAGE}: {len(shards)} shards need {readable_bytes(needed)}, but {folder} has "
+                f"{readable_bytes(free)} free. Make room and run the same command again, choose fewer `languages`, "
+                f"set `max_bytes` or `max_shards`, or put `workdir` on a bigger disk"
             )
 
     def work_from_json(self, value: dict[str, Any]) -> RawShard:

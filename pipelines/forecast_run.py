@@ -25,6 +25,7 @@ from lola_data import storage
 from lola_data.errors import StageError
 from lola_data.layout import TREES, Layout
 from lola_data.recipe import load_recipe
+from lola_data.text_tables import readable_bytes
 from pipelines.corpus import build_stage
 from pipelines.download import scratch_folder
 from pipelines.estimate import RATES, estimate
@@ -322,8 +323,8 @@ def refusals(found: RunForecast) -> list[str]:
     least = found.disk_bytes.low if found.disk_bytes.low is not None else found.disk_bytes.value
     if least > found.free_bytes:
         lines.append(
-            f"disk: the run takes {least / 1e9:,.1f} GB at least, and the disk of {found.workdir} has "
-            f"{found.free_bytes / 1e9:,.1f} GB free. Choose less (`download.max_bytes`), or put `workdir` elsewhere"
+            f"disk: the run takes {readable_bytes(least)} at least, and the disk of {found.workdir} has "
+            f"{readable_bytes(found.free_bytes)} free. Choose less (`download.max_bytes`), or put `workdir` elsewhere"
         )
     for stage in found.stages:
         if stage.peak_bytes > found.memory_mb * 1e6:

@@ -18,6 +18,7 @@ import pytest
 
 from lola_data.layout import TREES
 from lola_data.tokens import TokenShard
+from pipelines.download import FetchStep
 from tests.console import (
     ROAD,
     Outcome,
@@ -550,7 +551,6 @@ def fill(folder: Path, *, leave: int) -> Path:
 @pytest.mark.parametrize(
     ("stage", "leave"),
     [
-        ("download", 64 * 1024),
         ("identify", 0),
         ("identify", 64 * 1024),
         ("dedup", 0),
@@ -572,6 +572,31 @@ def test_full_disk(corpus: Corpus, small_disk: Path, stage: str, leave: int) -> 
     corpus.refused(outcome, "no space left on the device", "run the same command")
     ballast.unlink()
     corpus.goes_on(stage)
+
+
+def test_download_asks_for_room_first(corpus: Corpus, small_disk: Path) -> None:
+    corpus.work = small_disk / "work"
+    corpus.recipe.write_text(corpus.recipe.read_text().replace(str(corpus.recipe.parent / "work"), str(corpus.work)))
+    ballast = fill(small_disk, leave=16 * 1024)
+    corpus.refused(
+        corpus.run("download"), f"{len(SIBLINGS)} shards need", small_disk, "has 16.4 kB free", "run the same command"
+    )
+    assert not (corpus.work / "raw").exists()
+    ballast.unlink()
+    corpus.goes_on("download")
+
+
+def test_disk_fills_up_while_shards_are_copied(
+    corpus: Corpus, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was room when it was asked for, and another process took it."""
+    corpus.work = small_disk / "work"
+    corpus.recipe.write_text(corpus.recipe.read_text().replace(str(corpus.recipe.parent / "work"), str(corpus.work)))
+    monkeypatch.setattr(FetchStep, "_check_space", lambda *_: None)
+    ballast = fill(small_disk, leave=64 * 1024)
+    corpus.refused(corpus.run("download"), "no space left on the device", "run the same command")
+    ballast.unlink()
+    corpus.goes_on("download")
 
 
 def test_full_disk_in_two_tasks(corpus: Corpus, small_disk: Path) -> None:

@@ -103,8 +103,10 @@ def balance(
             names=names if names[0] != names[1] else (paths[0], against or ""),
         )
     if as_json:
+        from lola_data.shown_text import harmless_json
+
         told = json_text(measured, by, min_documents=min_documents, against=other, against_name=against or "")
-        click.echo(told)
+        click.echo(harmless_json(told))
         return
     _print(measured, by, top, warnings_of(measured, min_documents=min_documents))
     if other is not None:
@@ -140,10 +142,11 @@ def _csv_table(measured: Balance, other: Balance | None, by: Grouping) -> DataFr
 def _print_against(measured: Balance, other: Balance, name: str, by: Grouping, top: int | None) -> None:
     from lola_data.balance.compare import compare, shared_unit
     from lola_data.balance.compare_text import comparison_cells, comparison_lines
-    from lola_data.text_tables import plain_table
+    from lola_data.text_tables import as_it_is, plain_table
 
     compared = compare(measured, other, by)
     lines = comparison_lines(compared, shared_unit(measured, other, by))
+    lines = [as_it_is(line) for line in lines]
     click.echo("\n".join(["", f"against {name}", plain_table(*comparison_cells(compared, top=top)), "", *lines]))
 
 
@@ -156,18 +159,15 @@ def _print(measured: Balance, by: Grouping, top: int | None, warnings: list[Bala
         table_cells,
         warning_lines,
     )
-    from lola_data.text_tables import plain_table
+    from lola_data.text_tables import as_it_is, plain_table
 
     terminal = sys.stdout.isatty()
-    notes = [
-        *estimate_lines(measured),
-        *evenness_lines(measured),
-        *content_lines(measured),
-        *reason_lines(measured),
-    ]
+    notes = [*estimate_lines(measured), *evenness_lines(measured), *content_lines(measured), *reason_lines(measured)]
+    notes = [as_it_is(line) for line in notes]
+    told = [as_it_is(line) for line in warning_lines(warnings)]
     if not terminal:
-        click.echo("\n".join([plain_table(*table_cells(measured, by, top=top)), "", *notes, *warning_lines(warnings)]))
+        click.echo("\n".join([plain_table(*table_cells(measured, by, top=top)), "", *notes, *told]))
         return
     from lola_data.terminal import print_table
 
-    print_table(lambda width: table_cells(measured, by, top=top, width=width), notes, warning_lines(warnings))
+    print_table(lambda width: table_cells(measured, by, top=top, width=width), notes, told)

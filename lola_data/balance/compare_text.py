@@ -23,11 +23,11 @@ def comparison_cells(
         Column(key, key, as_it_is, 99, False),
         *([Column("name", "name", as_it_is, 88, False)] if key == "lang" else []),
         Column("documents", "documents", readable_count, 90),
-        Column("there", "other_documents", readable_count, 89),
+        Column("documents there", "other_documents", readable_count, 89),
         Column("bytes", "bytes", readable_bytes, 80),
-        Column("there", "other_bytes", readable_bytes, 79),
+        Column("bytes there", "other_bytes", readable_bytes, 79),
         Column("share", "share", readable_share, 85),
-        Column("there", "other_share", readable_share, 84),
+        Column("share there", "other_share", readable_share, 84),
         Column("ratio", "ratio", lambda value: f"{value:.3g}", 83),
     ]
     columns = [column for column in columns if compared[column.key].null_count() < compared.height or not column.right]

@@ -98,6 +98,9 @@ def plain_column(column: pa.Array, name: str, path: str) -> pa.Array:
     if name == "timestamp" and not _is_string_like(kind):
         # Times that are stored as times are written out; numbers may be anything and are left alone.
         return column.cast(pa.string()) if pa.types.is_temporal(kind) else pa.nulls(len(column), pa.string())
+    if name != "text" and (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        # A number says what it is as well as a word does.
+        return column.cast(pa.string())
     if not _is_string_like(kind):
         raise ShardError(f"{path}: column `{name}` is {kind}, not text; write it as string")
     if name == "text":  # only offsets and lead bytes are looked at: no copy, and it need not be valid UTF-8

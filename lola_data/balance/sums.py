@@ -130,7 +130,7 @@ def label_sums(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
 def host_sums(urls: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """``domains`` and ``linked`` of lang, url | documents. The expression is costly and many documents have one host,
     so it is asked of the beginnings of URLs, which leave out only what follows the host."""
-    domain = pl.col("url").str.extract(_URL_HOST).str.strip_chars("[]").str.to_lowercase()
+    domain = pl.col("url").str.extract(_URL_HOST).str.strip_chars("[]").str.strip_suffix(".").str.to_lowercase()
     hosts = urls.select("lang", domain.alias("domain"), "documents").filter(pl.col("domain").is_not_null())
     documents = pl.col("documents").sum()
     return {

@@ -74,9 +74,9 @@ def diff(
     if html_path is not None:
         _write(view, html_path, PAGE_CHARACTERS if max_chars is None else max_chars or None)
     if as_json:
-        from lola_data.inspect.to_json import harmless
+        from lola_data.shown_text import harmless_json
 
-        click.echo(harmless(json.dumps(view.value, ensure_ascii=False, indent=1, allow_nan=False)))
+        click.echo(harmless_json(json.dumps(view.value, ensure_ascii=False, indent=1, allow_nan=False)))
     elif html_path is None:
         _print(view, TERMINAL_CHARACTERS if max_chars is None else max_chars or None)
 
@@ -93,7 +93,7 @@ def _write(view: View, path: str, most: int | None) -> None:
 def _print(view: View, most: int | None) -> None:
     from lola_data.diff.lines import sample_lines, table_lines
     from lola_data.inspect.lines import BLANK, document_lines, heading, print_lines
-    from lola_data.inspect.text import plain
+    from lola_data.shown_text import plain
 
     colour = sys.stdout.isatty()
     shown = [heading(view.title, plain(view.lead)), BLANK]

@@ -18,7 +18,7 @@ from lola_data.inspect.lines import (
     size_of,
     text_lines,
 )
-from lola_data.inspect.text import Span, plain
+from lola_data.shown_text import Span, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from lola_data.diff.records import RECORD
 from lola_data.errors import ShardError
+from lola_data.text_tables import readable_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -114,7 +115,7 @@ class Shelves:
         needed, free = documents * RECORD.itemsize, shutil.disk_usage(self._folder).free
         if needed > free:
             raise ShardError(
-                f"{self._folder}: {needed / 1e9:,.1f} GB of hashes do not fit into the {free / 1e9:,.1f} GB free; "
+                f"{self._folder}: {readable_bytes(needed)} of hashes do not fit into the {readable_bytes(free)} free; "
                 f"set TMPDIR to a folder on a bigger disk, or compare fewer languages (`--lang`)"
             )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lola_data.diff.lines import KIND_NAMES, sample_facts
 from lola_data.inspect.lines import fact, name_of
 from lola_data.inspect.page import card, document_html, facts_html, page, pair_html, text_html
-from lola_data.inspect.text import plain
+from lola_data.shown_text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from lola_data.diff.audit import NOT_SAMPLED, STAGES, AuditRow, Removal
 from lola_data.diff.trees import Changes
-from lola_data.inspect.text import plain
 from lola_data.languages import LANGUAGES
 from lola_data.layout import TREES
+from lola_data.shown_text import plain
 from lola_data.text_tables import readable_bytes, readable_share
 
 if TYPE_CHECKING:

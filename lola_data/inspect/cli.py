@@ -168,6 +168,6 @@ def _inspect_one(
 
 
 def _echo_json(value: object) -> None:
-    from lola_data.inspect.to_json import harmless
+    from lola_data.shown_text import harmless_json
 
-    click.echo(harmless(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)))
+    click.echo(harmless_json(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)))

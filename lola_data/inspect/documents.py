@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from lola_data import storage
 from lola_data.balance.trees import IDS_SUFFIX
+from lola_data.errors import ShardError
 from lola_data.inspect.draw import draw, located
 from lola_data.inspect.places import shown_path
 from lola_data.inspect.removed import Spot, draw_removed, draw_rows
-from lola_data.inspect.rows import Row, read_rows
+from lola_data.inspect.rows import Row, columns_of, read_rows
 from lola_data.inspect.texts import texts_of
 from lola_data.inspect.tokens import documents_of, tokenised, vocabulary
 
@@ -86,6 +87,12 @@ def _read(spots: Sequence[Spot]) -> list[tuple[Spot, Row]]:
     by_file: dict[str, list[Spot]] = {}
     for spot in spots:
         by_file.setdefault(spot.shard.path, []).append(spot)
+    for path, own in by_file.items():
+        if own[0].place.kind == "text" and "text" not in (names := columns_of(path)):
+            raise ShardError(
+                f"{path}: no column `text`, so there is nothing to read; its columns are {', '.join(names) or 'none'}. "
+                f"Rename one, or name files that have it"
+            )
     rows = {path: read_rows(path, own[0].shard.lang, [spot.number for spot in own]) for path, own in by_file.items()}
     return [(spot, rows[spot.shard.path][spot.number]) for spot in spots]
 

@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lola_data.inspect.text import MARK, Span, cut, decoded, laid_out, lines, plain, spans, wrapped
 from lola_data.inspect.words import LESS, MORE, SAME, compare, excerpt
 from lola_data.languages import LANGUAGES
+from lola_data.shown_text import MARK, Span, cut, decoded, laid_out, lines, plain, spans, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lola_data.inspect.trace import Journey, Step
 
 HEAD, LABEL, DIM = "head", "label", "dim"
-"""Kinds of spans beside those of :mod:`lola_data.inspect.text` and :mod:`lola_data.inspect.words`."""
+"""Kinds of spans beside those of :mod:`lola_data.shown_text` and :mod:`lola_data.inspect.words`."""
 AROUND = 120
 """Characters shown on either side of a difference."""
 NOT_AT_HAND = "its text is in no tree at hand; --raw names the raw shards where they lie elsewhere"

@@ -27,9 +27,9 @@ from lola_data.inspect.lines import (
     step_facts,
     step_lines,
 )
-from lola_data.inspect.text import MARK, Span, cut, decoded, plain, spans
 from lola_data.inspect.words import ELIDED, LESS, MORE, SAME, compare, excerpt
 from lola_data.languages import LANGUAGES
+from lola_data.shown_text import MARK, Span, cut, decoded, plain, spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

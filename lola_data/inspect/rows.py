@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lola_data import storage
+from lola_data.errors import ShardError
 from lola_data.schemas import DEDUPED, REMOVED
 from lola_data.shards import Unit, open_parquet, read_batches
 
@@ -95,6 +96,9 @@ def read_rows(path: str, lang: str, numbers: Iterable[int]) -> dict[int, Row]:
     found: dict[int, Row] = {}
     with open_parquet(path) as file:
         schema = _known_columns(file.schema_arrow)
+        if not schema.names:
+            names = ", ".join(file.schema_arrow.names) or "none"
+            raise ShardError(f"{path}: no column that is known here, such as `text`; its columns are {names}")
         first = 0
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows

@@ -6,11 +6,10 @@ Characters that could act on a terminal are written as ``\\u`` escapes, which me
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-from lola_data.inspect.text import cut
 from lola_data.inspect.words import compare
+from lola_data.shown_text import cut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,12 +20,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of the JSON document."""
-_ACTING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-
-
-def harmless(text: str) -> str:
-    """JSON text with escapes for what could act on a terminal; the value it stands for is the same."""
-    return _ACTING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def text_json(data: bytes | None, most: int | None = None) -> dict[str, Any]:

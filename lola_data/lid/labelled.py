@@ -16,6 +16,7 @@ Labels go through :func:`lola_data.lid.labels.culturax_code`: ``deu_Latn``, ``__
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -216,13 +217,29 @@ def _columns(file: str, names: list[str], needed: list[str]) -> pl.DataFrame:
         else:
             frame = pl.read_ndjson(content, infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
-        form = "a header and as many columns in each line" if suffix == "tsv" else "a JSON object a line"
+        if suffix != "tsv":
+            raise ShardError(f"{file}: {_first_bad_line(content)}; expected a JSON object a line") from error
+        form = "a header and as many columns in each line"
         raise ShardError(f"{file}: cannot be read ({_first_line(error)}); expected {form}") from error
     _check_columns(file, frame.columns, names, needed)
     for name in needed:
         if frame[name].dtype not in (pl.String, pl.Null):
             raise ShardError(f"{file}: column `{name}` is {frame[name].dtype}, not text; name another column")
     return frame.select(names)
+
+
+def _first_bad_line(content: bytes) -> str:
+    """The first line that is not a JSON object, in words."""
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            return f"line {number:,} is not JSON ({error})"
+        if not isinstance(found, dict):
+            return f"line {number:,} is not an object"
+    return "a field is not of one kind in all lines"
 
 
 def _check_columns(file: str, there: list[str], names: list[str], needed: list[str]) -> None:

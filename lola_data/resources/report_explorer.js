@@ -214,7 +214,12 @@
   takePool();
   look();
   new ResizeObserver(([entry]) => {
-    width = Math.max(240, Math.floor(entry.contentRect.width));
-    if (Object.keys(plans).length) drawCurves();
+    const room = Math.max(240, Math.floor(entry.contentRect.width));
+    if (room === width) return;
+    width = room;
+    // Not now: what is drawn may change the sizes that are being told.
+    requestAnimationFrame(() => {
+      if (Object.keys(plans).length) drawCurves();
+    });
   }).observe($("curves"));
 })();

@@ -132,7 +132,7 @@ class TestLocal:
         # Links take no room.
         stage_of(tmp_path / "one", *options).phases[0].plan()
         monkeypatch.setattr(LocalSource, "copies_to", lambda *_: True)
-        with pytest.raises(StageError, match=r"2 shards need .* GB, but .* has .* GB free"):
+        with pytest.raises(StageError, match=r"2 shards need .* kB, but .* has 1.00 kB free"):
             stage_of(tmp_path / "two", *options).phases[0].plan()
 
     @pytest.mark.parametrize("other", ["/dev/shm", "/proc"])

@@ -56,7 +56,7 @@ class TestRefusals:
 
     def test_a_disk_that_is_surely_too_small(self) -> None:
         (line,) = refusals(_forecast(disk=2e12))
-        assert line.startswith("disk: the run takes 1,800.0 GB at least")
+        assert line.startswith("disk: the run takes 1.80 TB at least")
         # Within the error bar it may fit.
         assert refusals(_forecast(disk=1.05e12)) == []
 

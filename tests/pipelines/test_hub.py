@@ -486,6 +486,6 @@ class TestAccess:
 
         monkeypatch.setattr("pipelines.download.shutil.disk_usage", lambda _: Full)
         with FakeHub(FIVE) as hub:
-            with pytest.raises(StageError, match=r"5 shards need .* GB free.*max_shards"):
+            with pytest.raises(StageError, match=r"5 shards need .* kB, but .* has 1.00 kB free.*max_shards"):
                 stage_of(tmp_path / "w", *use(hub, monkeypatch)).phases[0].plan()
             assert hub.gets() == []

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from lola_data.cli import EntryPointGroup
 from lola_data.inspect.cli import inspect as command
 from lola_data.inspect.lines import BLANK, Line, fact, heading, print_lines
-from lola_data.inspect.text import FSI, PDI, RLI, spans
+from lola_data.shown_text import FSI, PDI, RLI, spans
 from tests.lola_data.inspect.trees import Truth, write_small_run
 
 if TYPE_CHECKING:

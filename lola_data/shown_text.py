@@ -36,6 +36,7 @@ _SHORT = {
         "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB", "ESC", "FS", "GS", "RS", "US",
     ))},
 }  # fmt: skip
+_ACTING_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _JOINER = "\u200d"
 
 
@@ -87,6 +88,11 @@ def _mark(character: str) -> Span:
 def plain(text: str) -> str:
     """One harmless line of ``text``, for a name, an address or a value: marks as text, line feeds too, isolated."""
     return isolated("".join(span.text for span in spans(text.replace("\n", "␊"))))
+
+
+def harmless_json(text: str) -> str:
+    """JSON text with escapes for what could act on a terminal; the value it stands for is the same."""
+    return _ACTING_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def cut(text: str, most: int | None) -> tuple[str, int]:

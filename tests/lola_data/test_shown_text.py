@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lola_data.inspect.text import (
+from lola_data.shown_text import (
     FSI,
     LRI,
     MARK,
