@@ -565,3 +565,24 @@ def test_a_broken_plug_in_harms_nothing_else(monkeypatch: pytest.MonkeyPatch) ->
     outcome = lola("broken")
     assert outcome.code == 1
     assert "no_such_module_anywhere:command cannot be loaded" in outcome.message
+
+
+@pytest.mark.parametrize(
+    "call", [("balance",), ("inspect",), ("diff", "s3://other-bucket/x"), ("download", "--source", "url")]
+)
+def test_a_store_without_credentials(call: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's library knows no credentials: that is told in one line, with the address, and is no bug."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.chdir(tmp_path)
+    place = "s3://no-such-bucket/corpus"
+    where = ("--path", place, "--languages", "de", "--dest", "out") if call[0] == "download" else (place,)
+    outcome = lola_process(*call, *where)
+    assert outcome.code == 1, outcome.stderr
+    assert outcome.stdout == ""
+    assert "Traceback" not in outcome.stderr
+    assert "bug" not in outcome.message
+    assert place in outcome.message
+    assert "redentials" in outcome.message

@@ -75,6 +75,9 @@ class Browser:
         self._session = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+        # Errors that are only told to the window, such as those of a ResizeObserver.
+        told = "addEventListener('error', (event) => console.error(event.message))"
+        self.send("Page.addScriptToEvaluateOnNewDocument", source=told)
 
     def close(self) -> None:
         """End the browser and remove its profile."""

@@ -230,6 +230,24 @@ def test_a_broken_shard_ends_with_its_name_and_leaves_nothing(work: Path, tmp_pa
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.parametrize("exact", [(), ("--exact",)])
+def test_names_from_the_web_cannot_steer_the_terminal(tmp_path: Path, exact: tuple[str, ...]) -> None:
+    """Source, host and folder come from strangers: escape sequences and overrides are shown, not obeyed."""
+    evil = "\x1b[2J\u202eevil"
+    rows = [{"text": f"text {n}", "source": evil, "url": f"https://{evil}.example/{n}"} for n in range(20)]
+    write_rows(tmp_path / f"raw/d{evil}/a.parquet", RAW, rows)
+    outputs = [run(tmp_path / "raw", *exact, "--by", by) for by in ("language", "source", "domain")]
+    outputs += [run(tmp_path / "raw", "--against", tmp_path / "raw", *exact)]
+    for result in outputs:
+        assert result.exit_code == 0, result.output
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", result.stdout)
+    assert "‹ESC›[2J‹RLO›evil" in outputs[1].stdout
+    assert "‹ESC›[2j‹RLO›evil.example" in outputs[2].stdout
+    told = run(tmp_path / "raw", "--json", "--by", "source").stdout
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", told)
+    assert json.loads(told)["rows"][0]["source"] == evil
+
+
 @pytest.mark.parametrize("option", ["--csv", "--html"])
 def test_a_file_that_cannot_be_written_is_named(work: Path, tmp_path: Path, option: str) -> None:
     (tmp_path / "file").write_text("x")

@@ -236,6 +236,17 @@ def test_text_of_any_string_type_and_missing_columns(tmp_path: Path) -> None:
     assert (row["documents"], row["characters"], row["bytes"], row["empty"]) == (11, 21, 27, 5)
 
 
+@pytest.mark.parametrize(
+    ("values", "names"), [([3, 3, None], ["3"]), ([True, False, True], ["false", "true"]), ([0.5, 0.5, 0.5], ["0.5"])]
+)
+def test_labels_that_are_numbers_are_read_as_words(tmp_path: Path, values: list[Any], names: list[str]) -> None:
+    (tmp_path / "raw/de").mkdir(parents=True)
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "source": values}), tmp_path / "raw/de/a.parquet")
+    groups = measure(tmp_path / "raw").table("source").sort("source")
+    assert [name for name in groups["source"] if name in names] == names
+    assert groups["documents"].sum() == 3
+
+
 def test_a_file_beside_the_language_folders_and_hidden_ones_are_not_shards(run: Path) -> None:
     expected = measure(run / "raw").table()
     pq.write_table(pa.table({"x": [1]}), run / "raw/provenance.parquet")
@@ -412,6 +423,13 @@ HOSTS = [
 def test_the_host_is_that_of_the_standard_library(tmp_path: Path, url: str) -> None:
     write_rows(tmp_path / "raw/de/a.parquet", RAW, [{"text": "x", "url": url}])
     assert measure(tmp_path / "raw").domains.rows() == [("de", urlsplit(url).hostname, 1)]
+
+
+def test_a_dot_at_the_end_makes_no_other_host(tmp_path: Path) -> None:
+    """`example.org.` is the same name, written absolutely (RFC 1034, section 3.1)."""
+    urls = ["https://www.example.org/a", "https://example.org./b", "https://EXAMPLE.org.:443"]
+    write_rows(tmp_path / "raw/de/a.parquet", RAW, [{"text": "x", "url": url} for url in urls])
+    assert measure(tmp_path / "raw").domains.rows() == [("de", "example.org", 3)]
 
 
 def test_half_an_address_is_no_host(tmp_path: Path) -> None:

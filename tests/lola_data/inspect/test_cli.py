@@ -132,6 +132,21 @@ def test_a_tree_of_another_tool_with_bad_bytes(tmp_path: Path) -> None:
     assert [(one["text"], one["valid_utf8"]) for one in documents] == [("\x1b[2J\\xff\x00", False), ("\u202eabc", True)]
 
 
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ({"content": ["a", "b"], "url": ["u", "v"]}, "no column `text`.*content, url"),
+        ({"body": ["a", "b"]}, "no column.*`text`.*body"),
+    ],
+)
+def test_a_tree_without_texts(tmp_path: Path, table: dict[str, list[str]], named: str) -> None:
+    (tmp_path / "en").mkdir()
+    pq.write_table(pa.table(table), tmp_path / "en/a.parquet")
+    result = run(tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.fullmatch(rf"lola-data: error: .*en/a\.parquet: {named}.*\n", result.stderr)
+
+
 def test_a_url(made: tuple[Path, dict[str, Truth]]) -> None:
     memory = fsspec.filesystem("memory")
     root, truth = made

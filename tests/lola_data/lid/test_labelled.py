@@ -145,7 +145,12 @@ def test_nothing_given_missing_or_of_another_form(tmp_path: Path) -> None:
         ("a.tsv", b"text\tlang\neins\tde\tx\ty\n", "expected a header"),
         ("a.tsv", b"", "expected a header"),
         ("a.tsv", b"text\tlang\neins\tde und sw\n", "'de und sw' is no label"),
-        ("a.jsonl", b'{"text": "eins", "lang": "de"}\n{"text": \n', "expected a JSON object a line"),
+        (
+            "a.jsonl",
+            b'{"text": "eins", "lang": "de"}\n{"text": \n',
+            "line 2 is not JSON .*JSON object a line",
+        ),
+        ("a.jsonl", b'{"text": "eins", "lang": "de"}\n\n["zwei", "de"]\n', "line 3 is not an object"),
         ("a.jsonl", b'{"text": 5, "lang": "de"}\n', "column `text` is Int64, not text"),
         ("a.jsonl", b'{"text": "\xff"}\n', "line 1 is not valid UTF-8"),
         ("a.parquet", b"PAR1 no", "not a complete Parquet file"),

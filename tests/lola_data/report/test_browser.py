@@ -136,6 +136,16 @@ def test_nothing_is_wider_than_the_screen(opened: Browser, page: Path, width: in
     assert background == ("rgb(20, 23, 26)" if dark else "rgb(251, 250, 247)")
 
 
+@pytest.mark.parametrize("first", [1000, 1400])
+def test_a_window_that_changes_its_width(opened: Browser, page: Path, first: int) -> None:
+    opened.open(page, width=first)
+    for width in (1400, 1399, 1000, 360, 1400):
+        opened.resize(width)
+        opened.settle()
+        drawn = opened.run("document.querySelector('#curves svg').getBoundingClientRect().width")
+        assert drawn == pytest.approx(opened.run("document.querySelector('#curves').clientWidth"), abs=2)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_text_lies_on_another(opened: Browser, page: Path, width: int) -> None:
     opened.open(page, width=width)
