@@ -100,10 +100,18 @@ def difference_lines(first: bytes, second: bytes, most: int | None, *, colour: b
     shown = _cut_spans(found, most)
     result = [Line(tuple(line), 4, True) for line in lines(shown)]
     if all(stretch.kind == SAME for stretch in compared.stretches):
-        result = [Line((Span("[the texts are the same]", DIM),), 4)]
+        same = f"{spaces_differ(compared.spaces)}, nothing else" if compared.spaces else "the texts are the same"
+        result = [Line((Span(f"[{same}]", DIM),), 4)]
+    elif compared.spaces:
+        result.append(Line((Span(f"[{spaces_differ(compared.spaces)}, which is not marked]", DIM),), 4))
     if compared.cut:
         result.append(Line((Span(f"[… {compared.cut:,} characters further on were not compared]", DIM),), 4))
     return result, compared.alike
+
+
+def spaces_differ(runs: int) -> str:
+    """That what both texts share differs in white space."""
+    return f"the white space differs in {runs:,} {'place' if runs == 1 else 'places'}"
 
 
 def _cut_spans(given: Sequence[Span], most: int | None) -> list[Span]:

@@ -24,6 +24,7 @@ from lola_data.inspect.lines import (
     name_of,
     piece_lines,
     size_of,
+    spaces_differ,
     step_facts,
     step_lines,
 )
@@ -158,8 +159,11 @@ def pair_html(first: bytes, second: bytes, folder: str, names: tuple[str, str], 
         sides = []
         for own in (LESS, MORE):
             chosen = [part for part in stretches if part.kind in (SAME, ELIDED, own)]
-            sides.append(_text_block([span for part in chosen for span in spans(part.text, part.kind)], folder))
+            texts = [(part.in_second if own == MORE else part.text, part.kind) for part in chosen]
+            sides.append(_text_block([span for text, kind in texts for span in spans(text, kind)], folder))
     cut_off = f"; {compared.cut:,} characters further on were not compared" if compared.cut else ""
+    if compared.spaces:
+        cut_off += f"; {spaces_differ(compared.spaces)}"
     columns = "".join(
         f"<div><h3>{escape(plain(name))}</h3>{side}</div>" for name, side in zip(names, sides, strict=True)
     )

@@ -43,10 +43,23 @@ def test_both_texts_can_be_read_out(first: str, second: str) -> None:
     found = compare(first, second)
     assert found.cut == 0
     assert "".join(one.text for one in found.stretches if one.kind != MORE) == first
-    assert "".join(one.text for one in found.stretches if one.kind != LESS) == second
+    assert "".join(one.in_second for one in found.stretches if one.kind != LESS) == second
     assert 0 <= found.alike <= 1
     if first == second:
         assert all(one.kind == SAME for one in found.stretches)
+        assert found.spaces == 0
+
+
+def test_white_space_is_counted_and_not_marked() -> None:
+    first, second = "one two\n\nthree  four five", "one two three four\nfive"
+    found = compare(first, second)
+    assert found.stretches == (Stretch(first, SAME, second),)
+    assert (found.alike, found.spaces) == (1.0, 3)
+    found = compare(first, second.replace("four", "4"))
+    assert [one.text for one in found.stretches] == ["one two\n\nthree  ", "four", "4", " five"]
+    assert found.spaces == 3
+    # A space where there was none is a difference.
+    assert [one.kind for one in compare("a b", "ab").stretches] == [LESS, MORE]
 
 
 def test_a_known_difference() -> None:
@@ -87,6 +100,14 @@ def test_an_excerpt_keeps_all_differences_and_counts_what_it_leaves_out(first: s
     left_out = sum(int(one.text.split()[1].replace(",", "")) for one in shown if one.kind == ELIDED)
     kept = sum(len(one.text) for one in shown if one.kind == SAME)
     assert left_out + kept == sum(len(one.text) for one in stretches if one.kind == SAME)
+
+
+def test_an_excerpt_has_the_white_space_of_both() -> None:
+    first, second = "word " * 40, "word\n" * 40
+    shown = excerpt(compare(first + "old " + first, second + "new\n" + second).stretches, 10)
+    assert [(one.kind, one.in_second) for one in shown][1:5] == [
+        (SAME, "word\nword\n"), (LESS, "old"), (MORE, "new"), (SAME, "\nword\nword")]  # fmt: skip
+    assert (shown[1].text, shown[4].text) == ("word word ", " word word")
 
 
 def test_an_excerpt_shows_what_surrounds_a_difference() -> None:
