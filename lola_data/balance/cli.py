@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -121,13 +121,23 @@ def _short_name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2] or path
 
 
+def _place(steps: list[str], key: tuple[Any, ...]) -> tuple[int, str]:
+    return steps.index(key[0]), key[1]
+
+
 def _csv_table(measured: Balance, other: Balance | None, by: Grouping) -> DataFrame:
-    """All rows and columns; with another corpus how the two compare, and at the end the rows that only it has."""
-    table = measured.table(by)
-    if other is None:
-        return table
+    """All rows and columns, and what left by step and reason (``dedup_near``); with another corpus how the two compare,
+    and at the end the rows that only it has. Nothing stands where nothing left."""
     import polars as pl
 
+    table = measured.table(by)
+    reasons = measured.reasons(by)
+    steps = list(dict.fromkeys(["identify", "dedup", "sample", *reasons["step"]]))
+    for (step, reason), left in sorted(reasons.group_by(["step", "reason"]), key=lambda part: _place(steps, part[0])):
+        counts = left.select(left.columns[0], pl.col("documents").alias(f"{step}_{reason}"))
+        table = table.join(counts, on=left.columns[0], how="left", maintain_order="left")
+    if other is None:
+        return table
     from lola_data.balance.compare import compare
 
     compared = compare(measured, other, by)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow.compute as pc
 
 from lola_data.errors import RecipeError
+from lola_data.languages import LANGUAGES
 from lola_data.lid.identifier import Identifier
 from lola_data.lid.models import model_path
 from lola_data.lid.pair import JOINT, Pair
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from lola_data.lid.labelled import LabelledText
 
+_SAID = "MODEL"
 _WARM_UP = 64
 """Texts asked about before the clock runs, so that compiling is not counted."""
 
@@ -63,6 +65,14 @@ class Evaluation:
         return frozenset(set.intersection(*named))
 
     @property
+    def unknown(self) -> dict[str, int]:
+        """Texts of each label of the data that neither CulturaX nor any of the models has: a slip of the pen, or a
+        language that none of them can name."""
+        named = {code.code for judged in self.models for code in judged.scores.codes if code.named}
+        known = named | LANGUAGES.keys()
+        return {code.code: code.texts for code in self.models[0].scores.codes if code.code not in known}
+
+    @property
     def text_bytes(self) -> int:
         """UTF-8 bytes of the texts."""
         return int(cast("Any", pc).sum(cast("Any", pc).binary_length(self.data.text)).as_py())
@@ -76,10 +86,10 @@ def parts_of(model: str) -> tuple[str, ...]:
     """
     first, joint, second = model.partition(JOINT)
     if not joint or Path(model).expanduser().is_file():
-        model_path(model)
+        model_path(model, said=_SAID)
         return (model,)
-    model_path(first)
-    model_path(second)
+    model_path(first, said=_SAID)
+    model_path(second, said=_SAID)
     return first, second
 
 
@@ -117,7 +127,7 @@ def evaluate(
     for model in models:
         if progress is not None:
             progress(model)
-        paths = [model_path(part) for part in parts_of(model)]
+        paths = [model_path(part, said=_SAID) for part in parts_of(model)]
         identifier = Identifier(model) if len(paths) == 1 else Pair(*parts_of(model))
         named = identifier.codes
         identifier.identify(data.text.slice(0, _WARM_UP))

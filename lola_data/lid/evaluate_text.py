@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lola_data.languages import LANGUAGES
+from lola_data.shown_text import plain
 from lola_data.text_tables import plain_table, readable_bytes
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def report(evaluation: Evaluation, *, top: int | None = None) -> str:
             else ""
         )
         + (f"; {evaluation.data.left_out:,} rows without text or label left out" if evaluation.data.left_out else ""),
+        *_unknown(evaluation),
         "",
         _summary(evaluation),
         "",
@@ -56,6 +58,11 @@ def report(evaluation: Evaluation, *, top: int | None = None) -> str:
         *(line for judged in evaluation.models for line in _confusions(judged)),
     ]
     return "\n".join(parts)
+
+
+def _unknown(evaluation: Evaluation) -> list[str]:
+    named = ", ".join(f"{plain(code)} ({texts:,})" for code, texts in sorted(evaluation.unknown.items()))
+    return [f"neither CulturaX nor a model has these labels, so their texts count as missed: {named}"] if named else []
 
 
 def _rows(headers: list[str], text: set[int], rows: list[list[str]]) -> str:

@@ -89,8 +89,9 @@ REGISTRY: dict[str, RegisteredModel] = {
 """Models by name. Those without ``resource`` are downloaded when first asked for."""
 
 
-def model_path(model: str) -> Path:
+def model_path(model: str, *, said: str = "identify.model") -> Path:
     """Local path of a registered model, downloaded if need be, or ``model`` itself where it is the path of a file.
+    ``said`` is where it was named, for a message.
 
     Raises:
         RecipeError: neither a registered name nor a file.
@@ -102,7 +103,7 @@ def model_path(model: str) -> Path:
     path = Path(model).expanduser()
     if not path.is_file():
         raise RecipeError(
-            f"identify.model: {model!r} is neither a file nor one of the registered models ({', '.join(REGISTRY)})"
+            f"{said}: {model!r} is neither a file nor one of the registered models ({', '.join(REGISTRY)})"
         )
     return path
 

@@ -132,6 +132,13 @@ def test_csv_and_html(work: Path, tmp_path: Path) -> None:
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as handle:
         rows = {row["lang"]: row for row in csv.DictReader(handle)}
     assert (rows["de"]["raw_documents"], rows["de"]["epochs"], rows["cy"]["target_share"]) == ("6", "0.75", "")
+    steps = ("identify_", "dedup_", "sample_")
+    left = {
+        lang: {name: int(row[name]) for name in row if name.startswith(steps) and row[name]}
+        for lang, row in rows.items()
+    }
+    german = {"identify_empty": 1, "identify_wrong_language": 1, "dedup_near": 1, "sample_not_sampled": 1}
+    assert left == {"de": german, "cy": {"identify_relabelled": 1}, "yo": {}, "br": {}}
     assert "<title>Ours</title>" in (tmp_path / "new" / "out.html").read_text(encoding="utf-8")
     assert f"written: {tmp_path / 'out.csv'}" in result.stderr
 

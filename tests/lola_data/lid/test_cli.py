@@ -61,10 +61,21 @@ def test_evaluate_json_and_where(rows: Path) -> None:
     assert document["data"]["where"] == "kind = 'article'"
 
 
+def test_labels_that_nobody_knows_are_told(rows: Path) -> None:
+    with rows.open("a", encoding="utf-8") as lines:
+        lines.write(f"{ARTICLE_1['de']}\tgermn\tarticle\n{ARTICLE_1['fr']}\txho_Latn\tarticle\n")
+    told = run("evaluate", "lid.176.ftz", "--data", rows).stdout.splitlines()[1]
+    assert told.endswith("so their texts count as missed: germn (1), xho_Latn (1)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("evaluate", "lid.176", "--data", "rows.tsv"), 2, "neither a file nor one of the registered models"),
+        (
+            ("evaluate", "lid.176", "--data", "rows.tsv"),
+            2,
+            "MODEL: 'lid.176' is neither a file nor one of the registered models",
+        ),
         (("evaluate", "lid.176.ftz"), 2, "Missing option '--data'"),
         (("evaluate", "--data", "rows.tsv"), 2, "Missing argument 'MODEL...'"),
         (("evaluate", "lid.176.ftz", "--data", "none.tsv"), 1, "none.tsv: no such file"),
