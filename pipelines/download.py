@@ -127,6 +127,12 @@ class FetchStep(ShardStep):
         else:
             source = self.source()
         shards = self.choose(source)[0]
+        if source.beside:
+            said = ", ".join(source.beside[:3]) + (", ..." if len(source.beside) > 3 else "")
+            say(
+                f"{STAGE}: JSON lines of languages that have Parquet files are left out, {len(source.beside):,} in all "
+                f"({said}); to take these instead, name them with `files`, such as files: '{{lang}}/*.jsonl'"
+            )
         if recorded and self._only_mended(recorded, shards):
             return recorded
         self._check_kept(shards)

@@ -118,6 +118,7 @@ class HubSource(RemoteSource):
             found = self._tree(folder or None, recursive=True)
             files |= {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
         matches = self.pattern.matches(files, languages)
+        self.beside = self.pattern.beside(files, languages)
         if languages is None:
             self._refuse_strays(sorted(files), {one.path for one in matches if one.lang in LANGUAGES})
         shards = [self._shard(one.lang, one.raw, files[one.path]) for one in matches]

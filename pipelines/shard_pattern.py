@@ -95,6 +95,16 @@ class ShardPattern:
             kept += parquet or some
         return sorted(kept, key=lambda one: (one.raw, one.path))
 
+    def beside(self, paths: Iterable[str], languages: list[str] | None) -> list[str]:
+        """Files of JSON lines that :meth:`matches` leaves out since their language has Parquet files, sorted.
+
+        Not those that end in ``.json``: beside Parquet files such a file describes them.
+        """
+        found = [one for path in paths if (one := self.match(path)) and (languages is None or one.lang in languages)]
+        parquet = {one.lang for one in found if one.path.endswith(PARQUET)}
+        lines = [one.path for one in found if one.lang in parquet and not one.path.endswith(PARQUET)]
+        return sorted(path for path in lines if not re.search(r"\.json(\.\w+)?$", path))
+
 
 def _compiled(files: str) -> re.Pattern[str]:
     pattern = ""

@@ -84,6 +84,8 @@ class Source(ABC):
     def __init__(self, pattern: ShardPattern, *, checksums: bool = True) -> None:
         self.pattern = pattern
         self.checksums = checksums
+        self.beside: list[str] = []
+        """Files of JSON lines that :meth:`shards` left out, since their languages have Parquet files."""
 
     @property
     @abstractmethod
@@ -300,6 +302,7 @@ def matching(source: Source, files: list[tuple[str, int]], languages: list[str] 
     """
     sizes = dict(files)
     found = source.pattern.matches(sizes, languages)
+    source.beside = source.pattern.beside(sizes, languages)
     for path in sizes:
         # Beside the folders of all languages that were asked for it is something else.
         meant = languages is None or not set(languages) <= {one.lang for one in found}

@@ -125,6 +125,14 @@ class TestLocal:
         manifest = json.loads((tmp_path / "work/raw/manifest.json").read_text())
         assert {lang: sizes["out"]["documents"] for lang, sizes in manifest["languages"].items()} == {"de": 7, "yo": 0}
 
+    def test_json_lines_beside_parquet_are_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        source = write_tree(tmp_path / "source", corpus({"de": 2}))
+        (source / "de/more.jsonl").write_text('{"text": "Guten Tag"}\n')
+        (source / "de/stats.json").write_text("{}")
+        stage_of(tmp_path / "one", "download.source=local", f"download.path={source}").phases[0].plan()
+        said = capsys.readouterr().err
+        assert "left out, 1 in all (de/more.jsonl); to take these instead, name them with `files`" in said
+
     def test_what_is_copied_from_another_disk_must_fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         source = write_tree(tmp_path / "source", corpus({"de": 2}))
         options = ("download.source=local", f"download.path={source}")

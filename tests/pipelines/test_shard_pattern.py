@@ -53,6 +53,13 @@ def test_a_language_with_parquet_has_no_other_shards() -> None:
     assert [one.path for one in ShardPattern().matches(paths, ["sw"])] == ["sw/a.jsonl"]
 
 
+def test_what_lies_beside_parquet_is_told() -> None:
+    paths = ["de/b.jsonl.zst", "de/a.parquet", "de/stats.json", "de/b.json.gz", "sw/a.jsonl", "de/a.ndjson", "de/x.txt"]
+    assert ShardPattern().beside(paths, None) == ["de/a.ndjson", "de/b.jsonl.zst"]
+    assert ShardPattern().beside(paths, ["sw"]) == []
+    assert ShardPattern("{lang}/*.jsonl").beside(paths, None) == []
+
+
 def test_a_pattern_without_a_language_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"`files: data/\*` has no \{lang\}"):
         ShardPattern("data/*")
