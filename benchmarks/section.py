@@ -23,6 +23,7 @@ SECTIONS = {
     "memory": "benchmarks.memory",
     "scale": "benchmarks.scale",
     "limits": "benchmarks.limits",
+    "loader": "benchmarks.loader",
     "balance": "benchmarks.stages.balance",
 }
 """Name on the command line -> module, in the order of RESULTS.md, after the stages."""

@@ -41,10 +41,13 @@ SECTIONS: dict[str, dict[str, str]] = {
         "tokenize": "Turn text into token shards.",
         "train": "Train the mixture-of-experts model.",
         "generate": "Continue a prompt with a trained model.",
+        "evaluate": "Perplexity and bits per byte of a trained model, per language.",
+        "export": "Weights of a trained model as safetensors, for other programs.",
     },
     "Looking": {
         "balance": "How documents, bytes and tokens are spread over languages.",
         "inspect": "Read random documents, or follow one through the stages.",
+        "trace": "The documents that a batch of a training run is made of.",
         "diff": "What differs between two corpora or runs, or what one run removed.",
         "card": "A data card and Croissant metadata, from the manifests.",
         "lid": "Train a language identification model, or compare models.",

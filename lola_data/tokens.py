@@ -289,14 +289,20 @@ class TokenShard:
 
 def shard_digests(prefix: str | os.PathLike[str]) -> dict[str, str]:
     """SHA-256 of the two files of a shard, keys ``bin`` and ``idx``: its writer's ``digests`` if nothing changed."""
-    digests: dict[str, str] = {}
-    for kind, path in (("bin", bin_path(prefix)), ("idx", idx_path(prefix))):
-        try:
-            with path.open("rb") as stream:
-                digests[kind] = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise ShardError(f"{path}: {error.strerror or error}; write the shard again") from error
-    return digests
+    return {"bin": file_digest(bin_path(prefix)), "idx": file_digest(idx_path(prefix))}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of token ids or an index.
+
+    Raises:
+        ShardError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ShardError(f"{path}: {error.strerror or error}; write the shard again") from error
 
 
 _REBUILD = "write the shard again"

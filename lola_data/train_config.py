@@ -51,6 +51,11 @@ class ModelConfig:
         "micro-batch's T tokens, in order of position, and the rest skip it (LOLA: 1.0).",
         gt=0.0,
     )
+    capacity_order: Literal["position", "random"] = _option(
+        "position",
+        "Which choices of an overfull expert are kept: the first by position (LOLA), or a random draw that hangs on "
+        "the seed, the step and the layer alone.",
+    )
     min_capacity: int = _option(4, "Least capacity of an expert under capacity_factor.", ge=0)
     balance_loss: float = _option(0.01, "Coefficient of the balance loss, summed over MoE blocks.", ge=0.0)
     balance_over: Literal["step", "micro_batch"] = _option(
@@ -61,6 +66,13 @@ class ModelConfig:
     )
     z_loss: float = _option(
         0.0, "Coefficient of the router z-loss, mean of logsumexp(logits)^2 (arXiv 2202.08906).", ge=0
+    )
+    router_bias_rate: float = _option(
+        0.0,
+        "Balancing without a loss (arXiv 2408.15664): by how much the bias that an expert has in the router's choice "
+        "moves each step, down where it took more than its share, up where less (there: 0.001). Set balance_loss to 0 "
+        "or to little with it.",
+        ge=0.0,
     )
     dropout: float = _option(0.0, "Dropout of embeddings, attention and residual branches (LOLA: 0.1).", ge=0.0, lt=1.0)
     init_std: float = _option(
@@ -114,6 +126,14 @@ class TrainConfig:
         default_factory=dict,
         metadata={"description": "Share of the samples each language gets (default: as in the token manifest)."},
     )
+    max_epochs: dict[str, float] = field(
+        default_factory=dict,
+        metadata={"description": "Most passes over a language, by language; the others then share what is left."},
+    )
+    vocab_size: int | None = _option(
+        None, "Pieces of the vocabulary, for token files without a manifest (Megatron-Core's, datatrove's).", ge=1
+    )
+    eod_id: int | None = _option(None, "Id of the end-of-document token, likewise.", ge=0)
     seed: int = _option(0, "Seed of the data order, the initial weights and dropout.", ge=0, lt=2**63)
     learning_rate: float = _option(3e-3, "Peak learning rate.", gt=0.0)
     min_learning_rate: float = _option(3e-4, "Learning rate the schedule ends at.", ge=0.0)
@@ -134,9 +154,24 @@ class TrainConfig:
     weight_decay: float = _option(0.1, "AdamW: decay of matrices and embeddings, not of biases and norms.", ge=0.0)
     grad_clip: float = _option(1.0, "Largest norm of the gradient; 0 does not clip.", ge=0.0)
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "Where to train; auto takes CUDA if there is one.")
-    precision: Literal["auto", "fp32", "bf16"] = _option(
-        "auto", "bf16 is autocast with fp32 weights; auto takes it on CUDA devices that have it, fp32 elsewhere."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option(
+        "auto",
+        "bf16 is autocast with fp32 weights; auto takes it on CUDA devices that have it, fp32 elsewhere. fp16, for "
+        "older cards: the same with a loss scale that finds its own size.",
     )
+    shard: int = _option(
+        1,
+        "Processes over which each parameter and its optimiser state are cut (FSDP2). 1: every process holds all (data "
+        "parallel).",
+        ge=1,
+    )
+    expert_parallel: int = _option(
+        1, "Processes over which the experts of a layer are spread; tokens travel to them.", ge=1
+    )
+    recompute: bool = _option(
+        False, "Make activations again in the backward pass rather than keep them; the routing is kept."
+    )
+    compile: bool = _option(False, "Compile each block with torch.compile.")
     threads: int | None = _option(None, "Threads of torch on the CPU (default: torch's own choice).", ge=1, le=1024)
     deterministic: bool = _option(
         False,
@@ -145,20 +180,36 @@ class TrainConfig:
     moe_backend: Literal["auto", "reference", "grouped"] = _option(
         "auto", "How experts are computed; auto takes grouped on CUDA and reference on the CPU."
     )
+    on_bad_step: Literal["stop", "skip"] = _option(
+        "stop",
+        "A loss or gradient that is not finite, or a spike: stop before the update, or leave the update out and go on. "
+        "Either way bad_steps.jsonl in the run's folder names the documents of the batch.",
+    )
+    spike: float | None = _option(
+        None,
+        "A step is bad, too, whose loss is above the mean of the last 100 by so many of their standard deviations.",
+        gt=0.0,
+    )
+    dead_steps: int = _option(200, "Warn of an expert that no token has chosen for so many steps; 0 does not.", ge=0)
     log_every: int = _option(10, "Steps between records in metrics.jsonl.", ge=1)
     eval_every: int = _option(100, "Steps between evaluations of the held-out split; 0: only at the end.", ge=0)
     eval_tokens: int = _option(2048, "Held-out tokens scored in each language, at most.", ge=1)
     checkpoint_every: int = _option(100, "Steps between checkpoints; 0: only at the end or when interrupted.", ge=0)
     keep_checkpoints: int = _option(2, "Newest checkpoints that are kept.", ge=1)
+    keep_best: bool = _option(True, "Keep the checkpoint of the lowest held-out loss, too.")
+    async_checkpoints: bool = _option(True, "Write checkpoints while training goes on.")
     tensorboard: bool = _option(True, "Write TensorBoard events beside metrics.jsonl.")
     verify: Literal["sha256", "size"] = _option(
-        "sha256", "How token shards are checked before step 0: by digest (reads them all once), or by size alone."
+        "sha256",
+        "How token shards are checked before step 0: by digest (reads them all once), or by the digest of the indexes "
+        "and the size of the rest.",
     )
 
     RESUME_FREE: ClassVar[frozenset[str]] = frozenset(
         {
-            "device", "threads", "deterministic", "moe_backend", "log_every", "eval_every", "checkpoint_every",
-            "keep_checkpoints", "tensorboard", "verify",
+            "device", "threads", "deterministic", "moe_backend", "shard", "expert_parallel", "recompute", "compile",
+            "on_bad_step", "spike", "dead_steps", "keep_best", "async_checkpoints", "log_every", "eval_every",
+            "checkpoint_every", "keep_checkpoints", "tensorboard", "verify",
         }
     )  # fmt: skip
     """Fields that may differ when a run is resumed: they change neither the data nor the arithmetic asked for."""

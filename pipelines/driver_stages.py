@@ -59,8 +59,10 @@ def train(recipe: Recipe, layout: Layout) -> DriverStage:
                 f"train: stopped by {result.stopped_by or 'request'} at step {result.step:,} of {result.steps:,}, "
                 f"with a checkpoint; run the same command again to go on"
             )
-        newest = max(path for path, _ in storage.list_files(layout.run, "state.pt"))
-        made = ["config.json", "summary.json", newest]
+        parts = [path for path, _ in storage.list_files(layout.run, ".distcp")]
+        newest = max(path.rpartition("/")[0] for path in parts)
+        made = ["config.json", "summary.json", f"{newest}/.metadata", f"{newest}/checkpoint.json"]
+        made += [path for path in parts if path.startswith(f"{newest}/")]
         return {
             "run": RUN,
             "summary": result.summary,

@@ -20,6 +20,7 @@ from lola_data.errors import RecipeError
 from lola_data.layout import TREES
 from lola_data.recipe import Recipe, parse_recipe, valid_keys
 from lola_data.recipe_yaml import parse_value
+from train.subcommands import CommandWithSubcommands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,7 @@ def parse(words: list[str]) -> dict[str, Any]:
     """Parameters of a command line, parsed by click and not run. Raises click.ClickException where it would refuse."""
     command: click.Command = cli
     arguments = words[1:]
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and not _by_itself(command, arguments):
         if not arguments or arguments[0].startswith("-"):
             known = {flag for parameter in command.get_params(click.Context(command)) for flag in parameter.opts}
             if set(arguments) - known:
@@ -98,6 +99,11 @@ def parse(words: list[str]) -> dict[str, Any]:
     return command.make_context(command.name, list(arguments)).params
 
 
+def _by_itself(command: click.Group, arguments: list[str]) -> bool:
+    """Whether the words are those of a command that has subcommands beside arguments of its own."""
+    return isinstance(command, CommandWithSubcommands) and not set(arguments[:1]) & set(command.commands)
+
+
 def all_commands() -> list[str]:
     """``run``, ``tokenizer train``, ...: every command that does something."""
     names: list[str] = []
@@ -105,7 +111,7 @@ def all_commands() -> list[str]:
         command = point.load()
         if isinstance(command, click.Group):
             names += [f"{point.name} {inner}" for inner in command.commands]
-        else:
+        if not isinstance(command, click.Group) or isinstance(command, CommandWithSubcommands):
             names.append(point.name)
     return sorted(names)
 

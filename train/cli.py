@@ -1,9 +1,8 @@
-"""``lola-data train`` and ``lola-data generate``."""
+"""``lola-data train``, with its subcommand ``plot``."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,15 @@ from lola_data.errors import RecipeError
 from lola_data.layout import Layout
 from lola_data.section_options import section_options, section_values
 from lola_data.train_config import PRESETS, TrainConfig
+from train.plot.cli import plot
+from train.subcommands import CommandWithSubcommands
 from train.threads import let_threads_sleep
 
 if TYPE_CHECKING:
     from train.loop import TrainResult
 
 
-@click.command()
+@click.command(cls=CommandWithSubcommands)
 @click.argument("tree", required=False, type=click.Path(path_type=Path))
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -53,6 +54,7 @@ def train(
       lola-data train work/demo/tokens runs/first --tokens 2000000 --layers 6
       lola-data train --recipe my.yaml
       lola-data train --recipe my.yaml work/mine/tokens runs/second --learning-rate 0.001
+      lola-data train plot runs/first runs/second
     """
     if recipe_path is not None and preset is not None:
         raise click.UsageError("give --recipe or --preset, not both")
@@ -73,53 +75,11 @@ def train(
     from train.progress import console_progress
 
     result = run_training(config, tree, run, resume=resume, max_steps_this_run=max_steps, progress=console_progress())
-    _print_result(result, as_json)
+    if result.is_first:
+        _print_result(result, as_json)
 
 
-class FiniteRange(click.FloatRange):
-    """A range of numbers that excludes infinity and what is not a number at all."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
-        return number
-
-
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--prompt", default="", help="Text to continue; without one a new document is begun.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Most tokens made.")
-@click.option(
-    "--temperature", type=FiniteRange(min=0), default=0.8, show_default=True, help="0 takes the likeliest token."
-)
-@click.option("--top-k", type=click.IntRange(min=1), help="Draw among the k likeliest tokens alone.")
-@click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="The same seed gives the same text."
-)
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="SentencePiece model, if RUN holds none.")
-@click.option("--json", "as_json", is_flag=True, help="Print prompt, continuation, step and seed as JSON.")
-def generate(
-    run: Path, prompt: str, max_tokens: int, temperature: float, top_k: int | None, seed: int, tokenizer: Path | None,
-    as_json: bool,
-) -> None:  # fmt: skip
-    """Continue a text with the newest checkpoint of RUN.
-
-    \b
-    Example:
-      lola-data generate runs/first --prompt "Alle Menschen sind" --seed 3
-    """
-    let_threads_sleep()
-    from train.generate import generate_text, load_run
-
-    loaded = load_run(run, tokenizer=tokenizer)
-    text = generate_text(loaded, prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
-    if as_json:
-        record = {"prompt": prompt, "continuation": text, "step": loaded.step, "seed": seed}
-        click.echo(json.dumps(record, ensure_ascii=False))
-    else:
-        click.echo(prompt + text)
+train.add_command(plot)
 
 
 def make_config(config: TrainConfig, config_file: Path | None, settings: dict[str, Any]) -> TrainConfig:

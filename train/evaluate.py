@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from train.model import IGNORE
+from train.ranks import ALONE, Ranks
 from train.token_tree import check_ids
 
 if TYPE_CHECKING:
@@ -120,19 +121,34 @@ def make_held_out(
 
 
 @torch.no_grad()
-def evaluate(model: Decoder, held_out: HeldOut, *, rows: int, device: torch.device, autocast: bool) -> HeldOutLoss:
-    """Loss of ``model`` on ``held_out``, ``rows`` windows in one forward pass. Leaves the model in training mode if it
-    was in it."""
+def evaluate(
+    model: Decoder,
+    held_out: HeldOut,
+    *,
+    rows: int,
+    device: torch.device,
+    autocast: torch.dtype | None,
+    ranks: Ranks = ALONE,
+) -> HeldOutLoss:
+    """Loss of ``model`` on ``held_out``, ``rows`` windows in one forward pass, the processes of ``ranks`` taking turns.
+    Leaves the model in training mode if it was in it."""
     was_training = model.training
     model.eval()
-    sums = np.zeros(len(held_out.languages), np.float64)
-    for first in range(0, len(held_out.inputs), rows):
-        inputs = torch.from_numpy(held_out.inputs[first : first + rows].astype(np.int64)).to(device)
-        targets = torch.from_numpy(held_out.targets[first : first + rows].astype(np.int64)).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            nll_BS = model(inputs, targets).nll_BS
-        np.add.at(sums, held_out.owner[first : first + rows], nll_BS.double().sum(1).cpu().numpy())
+    sums = torch.zeros(len(held_out.languages), dtype=torch.float64)
+    for first in range(0, len(held_out.inputs), rows * ranks.world):
+        mine = slice(first + rows * ranks.rank, first + rows * (ranks.rank + 1))
+        inputs, targets, owner = held_out.inputs[mine], held_out.targets[mine], held_out.owner[mine]
+        if not len(inputs):
+            # All processes take part in each forward pass; this one has nothing to score.
+            inputs, targets, owner = held_out.inputs[:1], np.full_like(held_out.targets[:1], IGNORE), owner[:0]
+        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+            nll_BS = model(
+                torch.from_numpy(inputs.astype(np.int64)).to(device),
+                torch.from_numpy(targets.astype(np.int64)).to(device),
+            ).nll_BS
+        sums.index_add_(0, torch.from_numpy(owner), nll_BS.double().sum(1).cpu()[: len(owner)])
     model.train(was_training)
+    sums = ranks.sum(sums.to(device)).cpu().numpy()
     loss = dict(zip(held_out.languages, (sums / held_out.tokens).tolist(), strict=True))
     bits = {}
     if held_out.bytes is not None:

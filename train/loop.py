@@ -10,34 +10,42 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 
 from lola_data.errors import TrainingError
-from lola_data.train_config import nearest
-from train.checkpoint import Checkpoint, Identity, check_identity, has_checkpoints, newest_checkpoint, save_checkpoint
+from train.checkpoint import Checkpoint, Identity, Saver, check_identity, has_checkpoints, newest_checkpoint
+from train.clock import Clock, peak_memory
 from train.data import Loader
+from train.device import autocasts, device_kind, torch_settings
 from train.evaluate import HeldOut, HeldOutLoss, evaluate, make_held_out
-from train.metrics import MetricsLog
-from train.model import Decoder, count_parameters
-from train.optimizer import make_optimizer
+from train.flops import flops_per_token, peak_flops
+from train.metrics import MetricsLog, NoLog
+from train.model import Block, Decoder, count_parameters
+from train.optimizer import make_optimizer, run_state, set_optimizer_state
+from train.parallel import check_world, spread
 from train.progress import Progress, Silent
+from train.ranks import Ranks, joined
 from train.run_dir import StopSignal, sole_writer, write_json
-from train.step import StepResult, train_step
+from train.step import LossScale, StepResult, train_step
 from train.text import load_tokenizer, token_bytes
-from train.token_tree import TokenTree, check_ids, open_token_tree
+from train.token_tree import TokenTree, check_ids, open_token_tree, training_weights
+from train.watch import Watch, spread_of_load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lola_data.train_config import TrainConfig
+
+BAD_STEPS = "bad_steps.jsonl"
+"""In a run's directory: steps whose update was left out, with the documents of their batches."""
+SLOW_LOADER = 0.2
+"""Share of the time from which a person is told that training waits for its data."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class TrainResult:
         steps: steps of the whole run.
         stopped_by: name of the signal that ended it early, or empty.
         summary: content of ``summary.json``; None if the run is not complete.
+        is_first: whether this process is the one that speaks to the user.
     """
 
     run_dir: Path
@@ -57,6 +66,7 @@ class TrainResult:
     steps: int
     stopped_by: str
     summary: dict[str, Any] | None = field(repr=False)
+    is_first: bool = True
 
     @property
     def finished(self) -> bool:
@@ -89,40 +99,69 @@ def train(
         TrainingError: shards that are missing or changed, a checkpoint of another run, a loss that is not finite, a
             full disk; the message says what to do.
     """
-    run_dir, progress = Path(run_dir), progress or Silent()
-    tree = open_token_tree(tokens_dir, config.verify)
-    with sole_writer(run_dir), _torch_settings(config) as device:
-        run = _Run(config, tree, run_dir, device, progress)
-        done = run.restore(resume)
-        summary = _read_summary(run_dir / "summary.json") if done == config.steps else None
-        if summary is not None:
-            progress.note(f"{run_dir}: complete at step {done:,}; nothing to do")
-            return TrainResult(run_dir, done, config.steps, "", summary)
+    run_dir = Path(run_dir)
+    kind = device_kind(config)
+    with joined(kind) as ranks, torch_settings(config, kind, ranks) as device:
+        check_world(config, ranks.world)
+        progress = progress if progress is not None and ranks.is_first else Silent()
+        # One process reads the shards whole; the others trust it.
+        verify = config.verify if ranks.is_first else "size"
+        tree = open_token_tree(tokens_dir, verify, vocab_size=config.vocab_size, eod_id=config.eod_id)
+        with sole_writer(run_dir) if ranks.is_first else nullcontext():
+            run = _Run(config, tree, Path(tokens_dir), run_dir, device, progress, ranks)
+            return _go_on(run, resume, max_steps_this_run)
+
+
+def _go_on(run: _Run, resume: str, max_steps_this_run: int | None) -> TrainResult:
+    config, run_dir, progress = run.config, run.run_dir, run.progress
+    done = run.restore(resume)
+    summary = _read_summary(run_dir / "summary.json") if done == config.steps else None
+    if summary is not None:
+        progress.note(f"{run_dir}: complete at step {done:,}; nothing to do")
+        return TrainResult(run_dir, done, config.steps, "", summary, run.ranks.is_first)
+    run.ranks.wait()
+    if run.ranks.is_first:
         (run_dir / "summary.json").unlink(missing_ok=True)
-        last = config.steps if max_steps_this_run is None else min(config.steps, done + max_steps_this_run)
-        try:
-            with StopSignal() as stop:
-                reached, held_out_loss = run.train_to(last, stop)
-        finally:
-            progress.close()
-        if reached == config.steps:
-            summary = run.summary(held_out_loss or run.held_out_loss())
+    last = config.steps if max_steps_this_run is None else min(config.steps, done + max_steps_this_run)
+    try:
+        with StopSignal() as stop:
+            reached, held_out_loss = run.train_to(last, stop)
+    finally:
+        progress.close()
+    if reached == config.steps:
+        summary = run.summary(held_out_loss or run.held_out_loss())
+        if run.ranks.is_first:
             write_json(run_dir / "summary.json", summary)
-        return TrainResult(run_dir, reached, config.steps, stop.name, summary)
+    return TrainResult(run_dir, reached, config.steps, stop.name, summary, run.ranks.is_first)
 
 
 class _Run:
     """Everything a run holds between its steps."""
 
     def __init__(
-        self, config: TrainConfig, tree: TokenTree, run_dir: Path, device: torch.device, progress: Progress
+        self,
+        config: TrainConfig,
+        tree: TokenTree,
+        tokens_dir: Path,
+        run_dir: Path,
+        device: torch.device,
+        progress: Progress,
+        ranks: Ranks,
     ) -> None:
         self.config, self.tree, self.run_dir, self.device, self.progress = config, tree, run_dir, device, progress
+        self.tokens_dir, self.ranks, self.watch = tokens_dir, ranks, Watch(config)
         tokenizer = tree.tokenizer
+        for notice in tree.notices:
+            progress.note(notice)
         self.loader = Loader(
             tree.train, training_weights(config, tree), seq_len=config.model.seq_len, batch_size=config.batch_size,
-            seed=config.seed,
+            seed=config.seed, max_epochs=config.max_epochs or None,
         )  # fmt: skip
+        if self.loader.steps is not None and config.steps > self.loader.steps:
+            raise TrainingError(
+                f"max_epochs: all languages are used up after {self.loader.steps:,} of {config.steps:,} steps; raise "
+                "the caps or lower tokens"
+            )
         if self.loader.unused:
             progress.note(f"languages without training tokens, left out: {', '.join(self.loader.unused)}")
         self.identity = Identity(
@@ -131,9 +170,18 @@ class _Run:
         )  # fmt: skip
         self.model = Decoder(config.model, tokenizer.vocab_size, tokenizer.eod_id, config.moe_backend)
         self.model.initialise(config.seed)
-        self.model.to(device).train()
+        self.model.train()
+        for block in self.model.blocks:
+            assert isinstance(block, Block)
+            if config.recompute:
+                block.recompute_activations()
+            if config.compile:
+                block.compile()
+        spread(self.model, config, ranks, device.type)
+        self.model.to(device)
         self.optimizer = make_optimizer(self.model, config)
         self.autocast = autocasts(config, device)
+        self.scale = LossScale() if self.autocast == torch.float16 else None
         self.step = 0
         self.held_out = self._make_held_out()
 
@@ -142,15 +190,23 @@ class _Run:
         folder = self.run_dir / "checkpoints"
         if resume == "never" and has_checkpoints(folder):
             raise TrainingError(f"{folder}: holds checkpoints; resume from them, or train into a new run directory")
-        found: Checkpoint | None = newest_checkpoint(folder, map_location=self.device)
+        # Only one looks: a checkpoint is read whole to see whether it is.
+        found = cast(
+            "Checkpoint | None", self.ranks.first_says(newest_checkpoint(folder) if self.ranks.is_first else None)
+        )
         if found is not None:
             check_identity(found.identity, self.identity, found.path)
-            self.model.load_state_dict(found.state["model"])
-            self.optimizer.load_state_dict(found.state["optimizer"])
+            state = run_state(self.model, self.optimizer)
+            found.load_into(state, self.ranks)
+            set_optimizer_state(self.model, self.optimizer, state)
             self.step = found.step
+            self.watch.restore(found.extra["watch"])
+            if self.scale is not None and found.extra.get("loss_scale"):
+                self.scale = LossScale(*found.extra["loss_scale"])
         elif has_checkpoints(folder):
             self.progress.note(f"{folder}: no checkpoint is whole; beginning anew")
-        self._write_settings()
+        if self.ranks.is_first:
+            self._write_settings()
         return self.step
 
     def train_to(self, last: int, stop: StopSignal) -> tuple[int, HeldOutLoss | None]:
@@ -158,41 +214,98 @@ class _Run:
         thing done was to measure it."""
         config, held_out_loss = self.config, None
         self.progress.start(config.steps, self.step)
-        with MetricsLog(self.run_dir, step=self.step, tensorboard=config.tensorboard) as log:
-            if log.notice:
-                self.progress.note(log.notice)
+        saver = Saver(
+            self.run_dir / "checkpoints", self.identity, keep=config.keep_checkpoints, keep_best=config.keep_best,
+            ranks=self.ranks, asynchronous=config.async_checkpoints,
+        )  # fmt: skip
+        with self._open_log() as log, saver:
             if self.step == 0:
                 self._record_held_out(log)
-            clock, clock_step = time.perf_counter(), self.step
-            while self.step < last and not stop.name:
-                batch = self.loader.batch(self.step).tokens
-                check_ids(batch, self.model.vocab_size, f"step {self.step + 1}")
-                tokens = torch.from_numpy(batch).to(self.device)
+            clock = Clock()
+            stopping = self.ranks.any(bool(stop.name))
+            while self.step < last and not stopping:
+                with clock.loading():
+                    tokens = self._batch(self.step)
                 result = train_step(
-                    self.model, self.optimizer, tokens, config, step=self.step, autocast=self.autocast
+                    self.model, self.optimizer, tokens, config, step=self.step, autocast=self.autocast,
+                    ranks=self.ranks, scale=self.scale, judge=self.watch.judge,
                 )  # fmt: skip
                 self.step += 1
+                clock.steps += 1
+                self._look_at(result)
                 self.progress.step(self.step)
                 if self.step % config.log_every == 0 or self.step == config.steps:
-                    seconds = time.perf_counter() - clock
-                    speed = (self.step - clock_step) * config.step_tokens / seconds
-                    self._record(log, self._train_record(result, speed))
-                    clock, clock_step = time.perf_counter(), self.step
+                    self._record(log, self._train_record(result, clock))
+                    clock.restart()
                 finished = self.step == config.steps
                 held_out_loss = None
                 if finished or (config.eval_every and self.step % config.eval_every == 0):
-                    pause = time.perf_counter()
-                    held_out_loss = self._record_held_out(log)
-                    clock += time.perf_counter() - pause
+                    with clock.paused():
+                        held_out_loss = self._record_held_out(log)
                 due = config.checkpoint_every and self.step % config.checkpoint_every == 0
-                if due or self.step == last or stop.name:
-                    self._save(log)
+                stopping = self.ranks.any(bool(stop.name))
+                if due or self.step == last or stopping:
+                    with clock.paused():
+                        self._save(saver, log, held_out_loss)
         return self.step, held_out_loss
+
+    def _open_log(self) -> MetricsLog | NoLog:
+        if not self.ranks.is_first:
+            return NoLog()
+        log = MetricsLog(self.run_dir, step=self.step, tensorboard=self.config.tensorboard)
+        if log.notice:
+            self.progress.note(log.notice)
+        return log
+
+    def _batch(self, step: int) -> torch.Tensor:
+        """This process's rows of the batch of a step, int64[rows, seq_len + 1], on its device."""
+        batch = self.loader.batch(step, self.ranks.rank, self.ranks.world).tokens
+        check_ids(batch, self.model.vocab_size, f"step {step + 1}")
+        return torch.from_numpy(batch).to(self.device)
+
+    def _look_at(self, result: StepResult) -> None:
+        """What is wrong with a step is written down and told.
+
+        Raises:
+            TrainingError: its update was left out, and the settings say to stop then.
+        """
+        for warning in self.watch.saw(math.nan if result.fault else result.loss, result.load_LE.numpy()):
+            self.progress.note(f"step {self.step:,}: {warning}")
+        if not result.fault:
+            return
+        if result.fault.startswith("loss scale"):
+            self.progress.note(f"step {self.step:,}: {result.fault}; its update was left out")
+            return
+        if self.ranks.is_first:
+            self._write_bad_step(result)
+        said = f"step {self.step}: {result.fault}; the documents of its batch are in {self.run_dir / BAD_STEPS}"
+        if self.config.on_bad_step == "stop":
+            raise TrainingError(
+                f"{said}. Training stopped before the update. Look at them, lower learning_rate or raise "
+                "warmup_share, or go on without such steps (on_bad_step: skip)"
+            )
+        self.progress.note(f"{said}; its update was left out")
+
+    def _write_bad_step(self, result: StepResult) -> None:
+        from train.trace import batch_documents, name_documents
+
+        documents = batch_documents(
+            self.loader, self.tree.train, self.tokens_dir, self.step - 1, range(self.config.batch_size)
+        )
+        named, _ = name_documents(documents, self.tokens_dir)
+        record = {
+            "step": self.step, "fault": result.fault, "loss": _number(result.loss),
+            "grad_norm": _number(result.grad_norm), "documents": [asdict(one) for one in named],
+        }  # fmt: skip
+        with (self.run_dir / BAD_STEPS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def held_out_loss(self) -> HeldOutLoss:
         """Measure the held-out loss of the weights as they are."""
         rows = max(1, self.config.forward_rows)
-        return evaluate(self.model, self.held_out, rows=rows, device=self.device, autocast=self.autocast)
+        return evaluate(
+            self.model, self.held_out, rows=rows, device=self.device, autocast=self.autocast, ranks=self.ranks
+        )
 
     def summary(self, held_out: HeldOutLoss) -> dict[str, Any]:
         """What the run came to; nothing in it depends on the clock or the machine's paths."""
@@ -236,7 +349,8 @@ class _Run:
         )  # fmt: skip
 
     def _write_settings(self) -> None:
-        write_json(self.run_dir / "config.json", {"config": self.identity.config, "tokenizer": self.identity.tokenizer})
+        record = {"config": self.identity.config, "tokenizer": self.identity.tokenizer}
+        write_json(self.run_dir / "config.json", record | {"tokens": os.path.relpath(self.tokens_dir, self.run_dir)})
         if self.tree.tokenizer.path is not None:
             temporary = self.run_dir / ".tokenizer.model.tmp"
             try:
@@ -245,7 +359,17 @@ class _Run:
             except OSError as error:
                 raise TrainingError(f"{self.run_dir}: cannot be written: {error.strerror or error}") from error
 
-    def _train_record(self, result: StepResult, speed: float) -> dict[str, Any]:
+    def _train_record(self, result: StepResult, clock: Clock) -> dict[str, Any]:
+        speed = clock.steps * self.config.step_tokens / clock.seconds()
+        waited = clock.waited / clock.seconds()
+        if waited > SLOW_LOADER and self.step > self.config.log_every:
+            self.progress.note(
+                f"step {self.step:,}: {waited:.0%} of the time went to reading tokens; put them on a faster disk"
+            )
+        peak = (
+            peak_flops(torch.cuda.get_device_name(self.device), self.autocast) if self.device.type == "cuda" else None
+        )
+        flops = speed * flops_per_token(self.config.model, self.model.vocab_size) / self.ranks.world
         layers = self.config.model.moe_layers
         load = {
             str(layer): [round(x, 6) for x in row] for layer, row in zip(layers, result.load_LE.tolist(), strict=True)
@@ -261,11 +385,16 @@ class _Run:
             "grad_norm": result.grad_norm,
             "dropped": result.dropped,
             "load": load,
+            **spread_of_load(result.load_LE.numpy()),
+            "dead": self.watch.dead(),
             "epochs": {name: round(epochs, 6) for name, epochs in self.loader.epochs(self.step).items()},
             "tokens_per_second": round(speed, 1),
+            "mfu": round(flops / peak, 4) if peak else None,
+            "memory_bytes": peak_memory(self.device),
+            "loader_share": round(waited, 4),
         }
 
-    def _record_held_out(self, log: MetricsLog) -> HeldOutLoss:
+    def _record_held_out(self, log: MetricsLog | NoLog) -> HeldOutLoss:
         held_out, unigram = self.held_out_loss(), self._unigram()
         self._record(
             log,
@@ -282,80 +411,22 @@ class _Run:
         )
         return held_out
 
-    def _record(self, log: MetricsLog, record: dict[str, Any]) -> None:
+    def _record(self, log: MetricsLog | NoLog, record: dict[str, Any]) -> None:
         log.write(record)
         self.progress.record({key: _number(x) if isinstance(x, float) else x for key, x in record.items()})
 
     def _unigram(self) -> dict[str, float]:
         return dict(zip(self.held_out.languages, self.held_out.unigram.tolist(), strict=True))
 
-    def _save(self, log: MetricsLog) -> None:
+    def _save(self, saver: Saver, log: MetricsLog | NoLog, held_out: HeldOutLoss | None) -> None:
         # Records first: a checkpoint must never know of a step that metrics.jsonl has lost.
         log.sync()
-        save_checkpoint(
-            self.run_dir / "checkpoints", step=self.step, tokens=self.step * self.config.step_tokens,
-            identity=self.identity, keep=self.config.keep_checkpoints,
-            state={"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()},
+        scale = None if self.scale is None else [self.scale.scale, self.scale.steps]
+        saver.save(
+            run_state(self.model, self.optimizer), step=self.step, tokens=self.step * self.config.step_tokens,
+            held_out=None if held_out is None else _number(held_out.mean),
+            extra={"watch": self.watch.state(), "loss_scale": scale},
         )  # fmt: skip
-
-
-@contextmanager
-def _torch_settings(config: TrainConfig) -> Iterator[torch.device]:
-    """Choose the device and set torch up for the run; all is as before afterwards.
-
-    Raises:
-        TrainingError: CUDA is asked for and there is none.
-    """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device: cuda, but torch sees no CUDA device; set device to auto or cpu")
-    name = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    try:
-        with torch.random.fork_rng():
-            if config.threads is not None:
-                torch.set_num_threads(config.threads)
-            torch.use_deterministic_algorithms(config.deterministic)
-            yield torch.device(name)
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
-
-
-def training_weights(config: TrainConfig, tree: TokenTree) -> dict[str, float]:
-    """Weight of each language: of the settings, else of the manifest, else its tokens.
-
-    The manifest may give a share to a language of which nothing is left to train on: the sampling plan is made before
-    the documents are chosen. The settings are a person's words, so there such a name is taken for a mistake.
-
-    Raises:
-        TrainingError: the settings give weight to a language without a training shard.
-    """
-    for name, weight in config.weights.items():
-        if weight > 0 and name not in tree.train:
-            raise TrainingError(f"weights: no training shard of language {name!r}; {nearest(name, list(tree.train))}")
-    return config.weights or tree.shares or _sizes(tree)
-
-
-def autocasts(config: TrainConfig, device: torch.device) -> bool:
-    """Whether forward passes run in bfloat16: if the settings say so, by default on CUDA devices that can.
-
-    Raises:
-        TrainingError: the settings say so, and the device cannot.
-    """
-    if device.type != "cuda":
-        return config.precision == "bf16"
-    able = torch.cuda.is_bf16_supported(including_emulation=False)
-    if config.precision == "bf16" and not able:
-        raise TrainingError(
-            f"precision: bf16, but {torch.cuda.get_device_name(device)} has no bfloat16 arithmetic; set precision to "
-            "fp32, or to auto, which takes what the device has"
-        )
-    return config.precision != "fp32" and able
-
-
-def _sizes(tree: TokenTree) -> dict[str, float]:
-    """Tokens of each language: the weights where neither settings nor manifest give any."""
-    return {name: float(sum(shard.num_tokens for shard in shards)) for name, shards in tree.train.items()}
 
 
 def _read_summary(path: Path) -> dict[str, Any] | None:

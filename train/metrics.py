@@ -1,9 +1,10 @@
 """Records of a run: one JSON line each in ``metrics.jsonl``, and the same numbers as TensorBoard events.
 
 ``kind`` is ``train`` (every ``log_every`` steps: step, tokens, loss in nats per token, balance, z, lr, grad_norm, load
-by MoE layer and expert, dropped share, epochs by language, tokens_per_second) or ``valid`` (held-out loss by language,
-its unigram loss, bits per byte, mean). ``tokens_per_second`` alone depends on the clock; all else is the same in a run
-that was resumed and one that was not.
+by MoE layer and expert, its entropy, max_load and min_load by MoE layer, dead experts by MoE layer, dropped share,
+epochs by language, tokens_per_second, mfu, memory_bytes, loader_share) or ``valid`` (held-out loss by language, its
+unigram loss, bits per byte, mean). :data:`MACHINE` hang on the machine and the hour; all else is the same in a run that
+was resumed and one that was not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from lola_data.errors import TrainingError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+MACHINE = ("tokens_per_second", "mfu", "memory_bytes", "loader_share")
+"""Keys of a record that are not the same in every run of the same settings."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -94,6 +99,21 @@ class MetricsLog:
         return TrainingError(f"{self.path}: cannot be written: {error.strerror or error}; free space and run again")
 
 
+class NoLog:
+    """Writes nothing: the log of all processes but the first."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(_without_nan(record), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
@@ -112,7 +132,9 @@ def _scalars(record: dict[str, Any]) -> list[tuple[str, float]]:
     for key, value in record.items():
         if key in ("kind", "step"):
             continue
-        if key == "load":
+        if isinstance(value, list):
+            scalars += [(f"{kind}/{key}/{number}", item) for number, item in enumerate(value)]
+        elif key == "load":
             for layer, load in value.items():
                 scalars += [(f"load/layer{layer}/expert{number:02d}", share) for number, share in enumerate(load)]
         elif isinstance(value, dict):

@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 
 from train.kernels import grouped, reference
 from train.kernels.dispatch import choices_of_rows, make_plan, rows_of_tokens
+from train.kernels.exchange import from_owners, to_owners
 
 if TYPE_CHECKING:
+    import torch.distributed as dist
     from torch import Tensor
 
     from lola_data.train_config import ModelConfig
+    from train.kernels.dispatch import DispatchPlan
 
 Backend = Literal["auto", "reference", "grouped"]
 
@@ -33,6 +38,7 @@ class RouterStats(NamedTuple):
         importance_E: float[E], mean router probability of each expert, detached.
         balance: float scalar with gradient, E * sum_e f_e * P_e.
         z: float scalar with gradient, mean over tokens of logsumexp(logits)^2.
+        expert_TK: int64[T, K], experts that each token chose.
     """
 
     counts_E: Tensor
@@ -40,6 +46,21 @@ class RouterStats(NamedTuple):
     importance_E: Tensor
     balance: Tensor
     z: Tensor
+    expert_TK: Tensor
+
+
+class Weights(NamedTuple):
+    """Of the two linear layers of experts."""
+
+    w_up_EDF: Tensor
+    b_up_EF: Tensor
+    w_down_EFD: Tensor
+    b_down_ED: Tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that lies in this process."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def moe_experts(
@@ -53,6 +74,7 @@ def moe_experts(
     *,
     backend: Backend = "auto",
     may_drop: bool = False,
+    group: dist.ProcessGroup | None = None,
 ) -> Tensor:
     """y_TD = sum over k of prob[t, k] * mlp_e(x[t]) with e = expert[t, k].
 
@@ -64,22 +86,34 @@ def moe_experts(
         backend: ``reference`` (a loop), ``grouped`` (grouped matrix products; where these cannot take the tensors, it
             warns once and the loop runs), or ``auto``: grouped on CUDA, reference on the CPU.
         may_drop: whether ``expert_TK`` may hold -1.
+        group: processes that hold the experts together, each as many, in the order of their ranks. The weights are then
+            those of this process, and all processes of the group call this together.
     """
     kind = x_TD.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_TD.dtype
     with torch.autocast(kind, enabled=False):
-        plan = make_plan(expert_TK, w_up_EDF.shape[0], may_drop=may_drop)
+        parts = 1 if group is None else group.size()
+        plan = make_plan(expert_TK, w_up_EDF.shape[0] * parts, may_drop=may_drop)
         x_RD = rows_of_tokens(x_TD.to(dtype), plan)
-        w_up, b_up, w_down, b_down = (tensor.to(dtype) for tensor in (w_up_EDF, b_up_EF, w_down_EFD, b_down_ED))
-        experts = reference.expert_mlps
-        if backend == "grouped" or (backend == "auto" and kind == "cuda"):
-            reason = grouped.unsupported(x_RD, w_up, w_down)
-            if reason is None:
-                experts = grouped.expert_mlps
-            elif backend == "grouped":
-                warnings.warn(f"moe_backend: grouped falls back to reference: {reason}", stacklevel=2)
-        y_TKD = choices_of_rows(experts(x_RD, w_up, b_up, w_down, b_down, plan), plan)
-        return (y_TKD * prob_TK[..., None].to(dtype)).sum(1)
+        weights = Weights(*(tensor.to(dtype) for tensor in (w_up_EDF, b_up_EF, w_down_EFD, b_down_ED)))
+        if group is None:
+            y_RD = _expert_mlps(x_RD, weights, plan, backend)
+        else:
+            arrived, own = to_owners(x_RD, plan.counts_E, group)
+            own_plan = make_plan(own.expert_N[:, None], w_up_EDF.shape[0], may_drop=False)
+            y_ND = _expert_mlps(rows_of_tokens(arrived, own_plan), weights, own_plan, backend)
+            y_RD = from_owners(choices_of_rows(y_ND, own_plan)[:, 0], own, group)
+        return (choices_of_rows(y_RD, plan) * prob_TK[..., None].to(dtype)).sum(1)
+
+
+def _expert_mlps(x_RD: Tensor, weights: Weights, plan: DispatchPlan, backend: Backend) -> Tensor:
+    if backend == "grouped" or (backend == "auto" and x_RD.device.type == "cuda"):
+        reason = grouped.unsupported(x_RD, weights.w_up_EDF, weights.w_down_EFD)
+        if reason is None:
+            return grouped.expert_mlps(x_RD, *weights, plan)
+        if backend == "grouped":
+            warnings.warn(f"moe_backend: grouped falls back to reference: {reason}", stacklevel=3)
+    return reference.expert_mlps(x_RD, *weights, plan)
 
 
 def balance_loss(importance_E: Tensor, load_E: Tensor) -> Tensor:
@@ -96,15 +130,54 @@ def expert_capacity(tokens: int, experts: int, factor: float, minimum: int) -> i
     return min(tokens, max(minimum, math.ceil(tokens / experts * factor)))
 
 
-def drop_over_capacity(expert_TK: Tensor, experts: int, capacity: int) -> Tensor:
+def drop_over_capacity(expert_TK: Tensor, experts: int, capacity: int, order: Tensor | None = None) -> Tensor:
     """``expert_TK`` with -1 for each choice that comes after ``capacity`` others of its expert.
 
-    The order is that of tokens, all first choices before all second ones, so it is the same in every run.
+    The order is that of tokens, all first choices before all second ones, or that of ``order`` (int64[K * T], a
+    permutation of these), so it is the same in every run.
     """
-    by_choice_KT = expert_TK.t()
-    onehot = F.one_hot(by_choice_KT.reshape(-1), experts)
-    position = (onehot.cumsum(0) * onehot).sum(1).view_as(by_choice_KT).t()
-    return torch.where(position > capacity, -1, expert_TK)
+    choices = expert_TK.t().reshape(-1)
+    if order is not None:
+        choices = choices[order]
+    onehot = F.one_hot(choices, experts)
+    position = (onehot.cumsum(0) * onehot).sum(1)
+    if order is not None:
+        position = torch.empty_like(position).scatter_(0, order, position)
+    return torch.where(position.view(expert_TK.shape[1], -1).t() > capacity, -1, expert_TK)
+
+
+_MIX = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
+
+
+def random_order(key: Tensor, shape: torch.Size) -> Tensor:
+    """A random order of the choices of a layer, int64[T * K], that hangs on ``key`` and the shape alone: they are
+    sorted by a hash of (key, number), the finaliser of SplitMix64 (Steele, Lea and Flood 2014). A second forward pass
+    and a resumed run drop the same."""
+    x = (torch.arange(shape.numel(), device=key.device) + key) * _MIX[0]
+    for factor in _MIX:
+        x = (x ^ (x >> 31)) * factor
+    return (x ^ (x >> 31)).argsort(stable=True)
+
+
+class Experts(nn.Module):
+    """The experts of a layer. Those of a process that shares a layer with others (``group``) are some of them."""
+
+    def __init__(self, config: ModelConfig, backend: Backend = "auto") -> None:
+        super().__init__()
+        self.backend: Backend = backend
+        self.group: dist.ProcessGroup | None = None
+        experts, width, hidden = config.experts, config.d_model, config.hidden
+        self.w_up = nn.Parameter(torch.empty(experts, width, hidden))
+        self.b_up = nn.Parameter(torch.empty(experts, hidden))
+        self.w_down = nn.Parameter(torch.empty(experts, hidden, width))
+        self.b_down = nn.Parameter(torch.empty(experts, width))
+
+    def forward(self, x_TD: Tensor, expert_TK: Tensor, prob_TK: Tensor, may_drop: bool) -> Tensor:
+        """As :func:`moe_experts`."""
+        weights = Weights(*map(local, (self.w_up, self.b_up, self.w_down, self.b_down)))
+        return moe_experts(
+            x_TD, *weights, expert_TK, prob_TK, backend=self.backend, may_drop=may_drop, group=self.group
+        )
 
 
 class MixtureOfExperts(nn.Module):
@@ -113,35 +186,40 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, config: ModelConfig, backend: Backend = "auto") -> None:
         super().__init__()
         self.config = config
-        self.backend: Backend = backend
-        experts, width, hidden = config.experts, config.d_model, config.hidden
-        self.router = nn.Linear(width, experts, bias=False)
-        self.w_up = nn.Parameter(torch.empty(experts, width, hidden))
-        self.b_up = nn.Parameter(torch.empty(experts, hidden))
-        self.w_down = nn.Parameter(torch.empty(experts, hidden, width))
-        self.b_down = nn.Parameter(torch.empty(experts, width))
+        self.router = nn.Linear(config.d_model, config.experts, bias=False)
+        self.experts = Experts(config, backend)
+        self.recompute = False
+        """Whether the experts' hidden states are made again in the backward pass; the routing never is."""
+        # No gradient, changed once a step.
+        self.bias_E: Tensor | None
+        self.register_buffer("bias_E", torch.zeros(config.experts) if config.router_bias_rate else None)
 
-    def forward(self, x_TD: Tensor, load_E: Tensor | None = None) -> tuple[Tensor, RouterStats]:
+    def forward(
+        self, x_TD: Tensor, load_E: Tensor | None = None, key: Tensor | None = None
+    ) -> tuple[Tensor, RouterStats]:
         """y_TD and what was routed where.
 
         Args:
             x_TD: float[T, D].
             load_E: float[E], the f of the balance loss; None takes the load of these very tokens.
+            key: int64 scalar that the random order of ``capacity_order: random`` hangs on.
         """
         config = self.config
         logits_TE, probs_TE = self.route(x_TD)
-        prob_TK, expert_TK = probs_TE.topk(config.top_k, dim=-1)
+        expert_TK = self.choose(probs_TE)
+        prob_TK = probs_TE.gather(1, expert_TK)
         counts_E = (expert_TK.reshape(-1, 1) == torch.arange(config.experts, device=x_TD.device)).sum(0)
 
         kept_TK, may_drop = expert_TK, self.training and config.capacity_factor is not None
         if may_drop:
             assert config.capacity_factor is not None
             capacity = expert_capacity(expert_TK.numel(), config.experts, config.capacity_factor, config.min_capacity)
-            kept_TK = drop_over_capacity(expert_TK, config.experts, capacity)
-        y_TD = moe_experts(
-            x_TD, self.w_up, self.b_up, self.w_down, self.b_down, kept_TK, prob_TK,
-            backend=self.backend, may_drop=may_drop,
-        )  # fmt: skip
+            order = None if key is None or config.capacity_order == "position" else random_order(key, expert_TK.shape)
+            kept_TK = drop_over_capacity(expert_TK, config.experts, capacity, order)
+        if self.recompute and torch.is_grad_enabled():
+            y_TD = checkpoint(self.experts, x_TD, kept_TK, prob_TK, may_drop, use_reentrant=False)
+        else:
+            y_TD = self.experts(x_TD, kept_TK, prob_TK, may_drop)
 
         importance_E = probs_TE.mean(0)
         if load_E is None:
@@ -152,6 +230,7 @@ class MixtureOfExperts(nn.Module):
             importance_E=importance_E.detach(),
             balance=balance_loss(importance_E, load_E),
             z=logits_TE.logsumexp(-1).square().mean(),
+            expert_TK=expert_TK,
         )
 
     def route(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,3 +239,16 @@ class MixtureOfExperts(nn.Module):
         with torch.autocast(x_TD.device.type, enabled=False):
             logits_TE = F.linear(x_TD.to(dtype), self.router.weight.to(dtype))
         return logits_TE, logits_TE.softmax(-1)
+
+    def choose(self, probs_TE: Tensor) -> Tensor:
+        """The experts of each token, int64[T, K]: those of the largest probability, plus the bias where there is one.
+        The bias decides on the choice alone; the weight of an expert's output is its probability."""
+        scores_TE = probs_TE if self.bias_E is None else probs_TE + self.bias_E
+        return scores_TE.topk(self.config.top_k, dim=-1).indices
+
+    @torch.no_grad()
+    def move_bias(self, load_E: Tensor) -> None:
+        """One step of balancing without a loss (arXiv 2408.15664, algorithm 1): the bias of an expert that took more
+        than its share of the step's choices falls by ``router_bias_rate``, that of the others rises."""
+        if self.bias_E is not None:
+            self.bias_E += self.config.router_bias_rate * (load_E.mean() - load_E).sign().to(self.bias_E.dtype)

@@ -6,25 +6,51 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from train.model import decays
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from lola_data.train_config import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101); weight decay for matrices and embeddings alone, see :func:`train.model.decays`."""
-    parameters = list(model.named_parameters())
-    groups = [
-        {"params": [p for name, p in parameters if decays(name)], "weight_decay": config.weight_decay},
-        {"params": [p for name, p in parameters if not decays(name)], "weight_decay": 0.0},
+    groups: dict[tuple[bool, object], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        # One fused update takes parameters of one mesh.
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        groups.setdefault((decays(name), mesh), []).append(parameter)
+    parts = [
+        {"params": parameters, "weight_decay": config.weight_decay if decayed else 0.0}
+        for (decayed, _), parameters in groups.items()
     ]
     return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
+        parts, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
     )
+
+
+def run_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that a run changes, by name: ``model.<parameter or buffer>``, and of each parameter
+    ``optimizer.<parameter>.exp_avg``, ``exp_avg_sq`` and ``step``. Those of an optimiser that has not stepped are 0."""
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        moments = optimizer.state[parameter] or {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+            "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+        }
+        state |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
+    return state
+
+
+def set_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    """Give the optimiser what :func:`run_state` found, filled from a checkpoint meanwhile."""
+    for name, parameter in model.named_parameters():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            optimizer.state[parameter][key] = state[f"optimizer.{name}.{key}"]
 
 
 def learning_rate_at(tokens: int, config: TrainConfig) -> float:

@@ -39,7 +39,8 @@ def sole_writer(run_dir: Path) -> Iterator[None]:
 
 
 class StopSignal:
-    """Whether SIGTERM or SIGINT came, as a context manager. The second one acts as it would have without this.
+    """Whether a signal to stop came, as a context manager: SIGTERM, SIGINT, or SIGUSR1 and SIGUSR2, which Slurm sends
+    some time before the limit if asked to. The second one acts as it would have without this.
 
     Python delivers signals to the main thread alone, so elsewhere this listens to nothing.
     """
@@ -50,7 +51,7 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
                 self._before[number] = signal.signal(number, self._came)
         return self
 

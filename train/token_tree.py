@@ -1,21 +1,36 @@
 """The token tree a run trains on: ``manifest.json`` and shards in, checked and opened per language.
 
-A shard that is missing, truncated or not the one the manifest speaks of is refused by name before the first step.
+A shard that is missing, truncated, not the one the manifest speaks of, or one that it does not speak of, is refused by
+name before the first step. A folder of Megatron-Core's or datatrove's token files, which have no manifest, is opened
+too; a run then remembers the digests of its own first start.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from lola_data.errors import ShardError, TrainingError
-from lola_data.tokens import TokenShard, shard_digests
+from lola_data.errors import RecipeError, ShardError, TrainingError
+from lola_data.tokens import TokenShard, bin_path, file_digest, idx_path
+from lola_data.train_config import nearest
+from train.foreign_tokens import ForeignShard, find_foreign_shards
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
+
+    from lola_data.train_config import TrainConfig
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+_LOOKED_AT = 100
+"""Documents of a shard of another tool that are looked at for their end-of-document token."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,9 @@ class TokenTree:
         shares: target share of each language in training, from the sampling plan; may be empty.
         train: shards of the training split by language, languages in order.
         valid: shards of the held-out split by language.
-        digests: SHA-256 of every file by its path below the tree, as the manifest states them.
+        digests: SHA-256 of every file by its path below the tree, as the manifest states them. Of files of another
+            tool, as they are; with ``verify="size"`` of the ids their size.
+        notices: what a person should know of the files of another tool; nothing about a tree of our own.
     """
 
     tokenizer: TokenizerInfo
@@ -52,21 +69,43 @@ class TokenTree:
     train: dict[str, list[TokenShard]] = field(repr=False)
     valid: dict[str, list[TokenShard]] = field(repr=False)
     digests: dict[str, str] = field(repr=False)
+    notices: tuple[str, ...] = ()
 
 
-def open_token_tree(tokens_dir: str | Path, verify: Literal["sha256", "size"] = "sha256") -> TokenTree:
+def open_token_tree(
+    tokens_dir: str | Path,
+    verify: Literal["sha256", "size"] = "sha256",
+    *,
+    vocab_size: int | None = None,
+    eod_id: int | None = None,
+) -> TokenTree:
     """Open and check the token tree in ``tokens_dir``.
 
+    A folder without ``manifest.json`` is taken for one of Megatron-Core's or datatrove's token files, see
+    :mod:`train.foreign_tokens`. It needs ``vocab_size`` and ``eod_id``, has a held-out split only in a folder
+    ``valid``, and no shares.
+
     Args:
-        tokens_dir: folder with ``manifest.json``.
+        tokens_dir: the folder.
         verify: ``sha256`` reads every shard, compares digests and looks for ids beyond the vocabulary; ``size``
-            compares documents, tokens and file sizes alone.
+            compares the digests of the indexes, and of the ids documents, tokens and file sizes alone.
+        vocab_size: pieces of the vocabulary, where there is no manifest; with one, it must be the manifest's.
+        eod_id: id of the end-of-document token, likewise.
 
     Raises:
-        TrainingError: no manifest, a key it lacks, or a shard that is missing, truncated or changed.
+        TrainingError: neither a manifest nor token files, a key it lacks, or a shard that is missing, truncated,
+            changed or not in the manifest.
+        RecipeError: ``vocab_size`` or ``eod_id`` missing, or not the manifest's.
     """
     root = Path(tokens_dir)
     source = root / "manifest.json"
+    if not source.exists():
+        try:
+            shards = find_foreign_shards(root) if root.is_dir() else []
+            if shards:
+                return _open_foreign(root, shards, verify, vocab_size, eod_id)
+        except ShardError as error:
+            raise TrainingError(str(error)) from error
     manifest = _read_manifest(source)
     try:
         tokenizer = manifest["tokenizer"]
@@ -77,11 +116,18 @@ def open_token_tree(tokens_dir: str | Path, verify: Literal["sha256", "size"] = 
             sha256=str(tokenizer.get("sha256", "")),
             path=model if model is not None and model.is_file() else None,
         )
+        for name, given, own in (
+            ("vocab_size", vocab_size, info.vocab_size), ("eod_id", eod_id, info.eod_id),
+        ):  # fmt: skip
+            if given is not None and given != own:
+                raise RecipeError(f"{name}: {given}, but {source} says {own}; leave it out")
         shares = {str(name): float(share) for name, share in manifest.get("shares", {}).items()}
+        entries = sorted(manifest["shards"], key=lambda entry: entry["path"])
+        _refuse_strangers(root, {entry["path"] for entry in entries})
         splits: dict[str, dict[str, list[TokenShard]]] = {"train": {}, "valid": {}}
         digests: dict[str, str] = {}
-        for entry in sorted(manifest["shards"], key=lambda entry: entry["path"]):
-            shard = _open_shard(root, entry, info.vocab_size, verify)
+        opened = _each(lambda entry: _open_shard(root, entry, info.vocab_size, verify), entries)
+        for entry, shard in zip(entries, opened, strict=True):
             splits[entry["split"]].setdefault(entry["lang"], []).append(shard)
             digests |= {f"{entry['path']}.{kind}": entry["sha256"][kind] for kind in ("bin", "idx")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -93,6 +139,22 @@ def open_token_tree(tokens_dir: str | Path, verify: Literal["sha256", "size"] = 
     return TokenTree(
         info, shares, dict(sorted(splits["train"].items())), dict(sorted(splits["valid"].items())), digests
     )
+
+
+def training_weights(config: TrainConfig, tree: TokenTree) -> dict[str, float]:
+    """Weight of each language: of the settings, else of the manifest, else its tokens.
+
+    The manifest may give a share to a language of which nothing is left to train on: the sampling plan is made before
+    the documents are chosen. The settings are a person's words, so there such a name is taken for a mistake.
+
+    Raises:
+        TrainingError: the settings give weight to a language without a training shard.
+    """
+    for name, weight in config.weights.items():
+        if weight > 0 and name not in tree.train:
+            raise TrainingError(f"weights: no training shard of language {name!r}; {nearest(name, list(tree.train))}")
+    sizes = {name: float(sum(shard.num_tokens for shard in shards)) for name, shards in tree.train.items()}
+    return config.weights or tree.shares or sizes
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -115,31 +177,113 @@ def check_ids(tokens: NDArray[np.integer], vocab_size: int, source: object) -> N
     Raises:
         TrainingError: naming ``source`` and the id.
     """
-    if tokens.size and int(tokens.max()) >= vocab_size:
+    if not tokens.size:
+        return
+    worst = int(tokens.max())
+    if worst < vocab_size and tokens.dtype.kind == "i":
+        worst = min(worst, int(tokens.min()))
+    if not 0 <= worst < vocab_size:
         raise TrainingError(
-            f"{source}: token id {int(tokens.max())} is beyond the tokenizer's {vocab_size} pieces; "
+            f"{source}: token id {worst} is beyond the tokenizer's {vocab_size} pieces; "
             "write the tokens again with the tokenizer of the manifest"
         )
+
+
+def _open_foreign(
+    root: Path, found: list[ForeignShard], verify: str, vocab_size: int | None, eod_id: int | None
+) -> TokenTree:
+    if vocab_size is None or eod_id is None:
+        missing = " and ".join(
+            name for name, value in (("vocab_size", vocab_size), ("eod_id", eod_id)) if value is None
+        )
+        raise RecipeError(
+            f"{root}: no manifest.json, but token files of another tool ({found[0].files[-1].name}), which do not say "
+            f"what their ids stand for; give {missing} as well"
+        )
+    if not 0 <= eod_id < vocab_size:
+        raise RecipeError(f"eod_id: {eod_id} is not below vocab_size {vocab_size}")
+
+    def opened(one: ForeignShard) -> tuple[TokenShard, dict[str, str]]:
+        shard = one.open(root)
+        index, ids = one.files
+        if verify == "sha256":
+            check_ids(shard.tokens, vocab_size, ids)
+        told = file_digest(ids) if verify == "sha256" else f"{ids.stat().st_size} bytes"
+        return shard, {index.relative_to(root).as_posix(): file_digest(index), ids.relative_to(root).as_posix(): told}
+
+    splits: dict[str, dict[str, list[TokenShard]]] = {"train": {}, "valid": {}}
+    digests: dict[str, str] = {}
+    for one, (shard, own) in zip(found, _each(opened, found), strict=True):
+        splits[one.split].setdefault(one.lang, []).append(shard)
+        digests |= own
+    if not splits["train"]:
+        raise TrainingError(f"{root}: has token files in a folder `valid` alone; there is nothing to train on")
+    return TokenTree(
+        TokenizerInfo(vocab_size, eod_id, ""),
+        {},
+        dict(sorted(splits["train"].items())),
+        dict(sorted(splits["valid"].items())),
+        digests,
+        _notices(splits, eod_id),
+    )
+
+
+def _notices(splits: dict[str, dict[str, list[TokenShard]]], eod_id: int) -> tuple[str, ...]:
+    """What is odd about files of another tool, and no reason to refuse them."""
+    notices: list[str] = []
+    if not splits["valid"]:
+        notices.append("no folder `valid` among the token files: there is no held-out loss")
+    for lang, shards in sorted(splits["train"].items()):
+        ends = [
+            int(shard.document(number)[-1])
+            for shard in shards
+            for number in range(min(_LOOKED_AT, shard.num_documents))
+            if shard.lengths[number]
+        ]
+        if ends and eod_id not in ends:
+            notices.append(
+                f"{lang}: no document looked at ends with eod_id {eod_id} (the first one with {ends[0]}), so attention "
+                "runs on from one into the next; check eod_id, or write the tokens with an end of document"
+            )
+    return tuple(notices)
+
+
+def _refuse_strangers(root: Path, known: set[str]) -> None:
+    """Refuse token files that the manifest does not speak of: what trains and what is recorded must be the same."""
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        hidden = any(part[0] == "." for part in relative.parts)
+        if path.suffix in (".bin", ".idx") and not hidden and relative.with_suffix("").as_posix() not in known:
+            raise TrainingError(f"{path}: is not in manifest.json; take it away, or write the tokens again")
 
 
 def _open_shard(root: Path, entry: dict[str, Any], vocab_size: int, verify: str) -> TokenShard:
     prefix = root / entry["path"]
     try:
         shard = TokenShard(prefix)
-        found = shard_digests(prefix) if verify == "sha256" else {}
+        files = {"idx": idx_path(prefix)} | ({"bin": bin_path(prefix)} if verify == "sha256" else {})
+        for what, value in (("documents", shard.num_documents), ("tokens", shard.num_tokens)):
+            if value != entry[what]:
+                raise TrainingError(
+                    f"{prefix}: {value:,} {what}, but the manifest says {entry[what]:,}; the shard has changed: "
+                    "write the tokens again"
+                )
+        for kind, path in files.items():
+            digest = file_digest(path)
+            if digest != entry["sha256"][kind]:
+                raise TrainingError(
+                    f"{path}: SHA-256 is not the manifest's ({digest[:16]}..., not {entry['sha256'][kind][:16]}...); "
+                    "the shard has changed: write the tokens again"
+                )
     except ShardError as error:
         raise TrainingError(str(error)) from error
-    for what, value in (("documents", shard.num_documents), ("tokens", shard.num_tokens)):
-        if value != entry[what]:
-            raise TrainingError(
-                f"{prefix}: {value:,} {what}, but the manifest says {entry[what]:,}; the shard has changed: "
-                "write the tokens again"
-            )
-    for kind, digest in found.items():
-        if digest != entry["sha256"][kind]:
-            raise TrainingError(
-                f"{prefix}.{kind}: SHA-256 is not the manifest's; the shard has changed: write the tokens again"
-            )
     if verify == "sha256":
-        check_ids(shard.tokens, vocab_size, f"{prefix}.bin")
+        check_ids(shard.tokens, vocab_size, bin_path(prefix))
     return shard
+
+
+def _each(work: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
+    """``work`` of each item, in order; several at a time, for hashing lets other threads run. The first fault in the
+    order of the items is raised."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(work, items))

@@ -110,7 +110,7 @@ def test_single_stages_make_a_road_of_their_own(done: tuple[Path, Path]) -> None
 def test_what_is_lost_is_made_again(done: tuple[Path, Path], lost: str) -> None:
     recipe, work = done
     path = work / lost
-    files = [path] if path.is_file() else sorted(path.rglob("state.pt"))
+    files = [path] if path.is_file() else sorted(path.rglob("step_*/*"))
     before = [one.read_bytes() for one in files]
     assert before
     shutil.rmtree(path) if path.is_dir() else path.unlink()

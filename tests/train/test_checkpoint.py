@@ -10,7 +10,7 @@ import torch
 
 from lola_data.errors import TrainingError
 from lola_data.train_config import TrainConfig
-from train.checkpoint import Identity, check_identity, newest_checkpoint, save_checkpoint
+from train.checkpoint import Identity, Saver, best_of, check_identity, newest_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,18 +22,50 @@ IDENTITY = Identity(
 )
 
 
-def save(folder: Path, step: int, keep: int = 9) -> Path:
-    return save_checkpoint(
-        folder, step=step, tokens=step * 10, identity=IDENTITY, state={"x": torch.arange(1000) * step}, keep=keep
-    )
+def save(folder: Path, step: int, keep: int = 9, held_out: float | None = None, *, asynchronous: bool = False) -> Path:
+    state = {"model.x": torch.arange(1000) * step, "optimizer.x.step": torch.tensor(float(step))}
+    with Saver(folder, IDENTITY, keep=keep, keep_best=True, asynchronous=asynchronous) as saver:
+        saver.save(state, step=step, tokens=step * 10, held_out=held_out, extra={"watch": {"losses": [1.5]}})
+    return folder / f"step_{step:08d}"
 
 
-def test_what_is_saved_comes_back(tmp_path: Path):
-    save(tmp_path, 7)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_is_saved_comes_back(tmp_path: Path, asynchronous: bool):
+    save(tmp_path, 7, asynchronous=asynchronous)
     found = newest_checkpoint(tmp_path)
     assert found is not None
     assert (found.step, found.tokens, found.identity) == (7, 70, IDENTITY)
-    assert torch.equal(found.state["x"], torch.arange(1000) * 7)
+    assert found.extra == {"watch": {"losses": [1.5]}}
+    assert torch.equal(found.part("model")["x"], torch.arange(1000) * 7)
+    assert found.part("optimizer") == {"x.step": torch.tensor(7.0)}
+    state = {"model.x": torch.zeros(1000, dtype=torch.int64)}
+    found.load_into(state)
+    assert torch.equal(state["model.x"], torch.arange(1000) * 7)
+
+
+def test_a_state_that_changes_after_the_call_is_saved_as_it_was(tmp_path: Path):
+    x = torch.arange(200_000.0)
+    with Saver(tmp_path, IDENTITY, keep=1) as saver:
+        saver.save({"model.x": x}, step=1, tokens=1)
+        x.zero_()
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert torch.equal(found.tensors["model.x"], torch.arange(200_000.0))
+
+
+def test_the_same_state_gives_the_same_files(tmp_path: Path):
+    one, other = save(tmp_path / "a", 3), save(tmp_path / "b", 3, asynchronous=True)
+    assert {p.name for p in one.iterdir()} == {p.name for p in other.iterdir()}
+    for path in one.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes(), path.name
+
+
+def test_a_tensor_that_is_not_there_is_refused(tmp_path: Path):
+    save(tmp_path, 7)
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    with pytest.raises(TrainingError, match=r"step_00000007: cannot be loaded: .*model\.y"):
+        found.load_into({"model.y": torch.zeros(3)})
 
 
 def test_the_newest_are_kept(tmp_path: Path):
@@ -42,11 +74,18 @@ def test_the_newest_are_kept(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000015", "step_00000020"]
 
 
+def test_the_best_is_kept_too(tmp_path: Path):
+    for step, loss in ((5, 3.0), (10, 2.0), (15, None), (20, 2.5), (25, 2.0)):
+        save(tmp_path, step, keep=1, held_out=loss)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000010", "step_00000025"]
+    assert best_of(tmp_path) == tmp_path / "step_00000010"
+
+
 @pytest.mark.parametrize("fault", ["cut", "flipped", "no state", "no record", "half a record", "empty", "renamed"])
 def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, fault: str):
     save(tmp_path, 5)
     torn = save(tmp_path, 10)
-    state, record = torn / "state.pt", torn / "checkpoint.json"
+    state, record = torn / "__0_0.distcp", torn / "checkpoint.json"
     if fault == "cut":
         os.truncate(state, state.stat().st_size - 1)
     elif fault == "flipped":
@@ -72,7 +111,7 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, fault: str):
 def test_leftovers_of_a_kill_are_swept_away(tmp_path: Path):
     leftover = tmp_path / ".step_00000004.tmp"
     leftover.mkdir()
-    (leftover / "state.pt").write_bytes(b"half")
+    (leftover / "__0_0.distcp").write_bytes(b"half")
     assert newest_checkpoint(tmp_path) is None
     save(tmp_path, 5)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000005"]
@@ -82,15 +121,16 @@ def test_no_folder_no_checkpoint(tmp_path: Path):
     assert newest_checkpoint(tmp_path / "none") is None
 
 
-def test_a_disk_that_fails_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_disk_that_fails_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool):
     save(tmp_path, 5)
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(TrainingError, match=r"step_00000006.*No space left"):
-        save(tmp_path, 6)
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem._write_item", full)
+    with pytest.raises(TrainingError, match=r"step_00000006: cannot be written.*No space left"):
+        save(tmp_path, 6, asynchronous=asynchronous)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000005"]
 
 

@@ -141,7 +141,7 @@ def test_every_setting_is_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             arguments += [part for lang, weight in value.items() for part in (flag, f"{lang}={weight}")]
         elif isinstance(value, bool):
             arguments += [flag if value else f"--no-{flag[2:]}"]
-        elif name != "model" and value is not None:
+        elif name != "model" and value not in (None, {}):
             arguments += [flag, str(value)]
     with pytest.raises(SystemExit):
         main(arguments)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -82,8 +82,8 @@ def shards(tmp_path: Path) -> dict[str, list[TokenShard]]:
     }
 
 
-def loader_of(shards: dict[str, list[TokenShard]], weights: dict[str, float], **changes: int) -> Loader:
-    return Loader(shards, weights, **{"seq_len": 16, "batch_size": 8, "seed": 0} | changes)  # type: ignore[arg-type]
+def loader_of(shards: dict[str, list[TokenShard]], weights: dict[str, float], **changes: Any) -> Loader:
+    return Loader(shards, weights, **{"seq_len": 16, "batch_size": 8, "seed": 0} | changes)
 
 
 WEIGHTS = {"de": 0.6, "en": 0.35, "sw": 0.05, "xx": 0.2}
@@ -192,3 +192,88 @@ def test_weights_of_nothing_are_refused(shards: dict[str, list[TokenShard]]):
         loader_of(shards, {"am": 1.0})
     with pytest.raises(TrainingError, match="no language has both"):
         loader_of(shards, {"xx": 1.0})
+
+
+def of_numbers(folder: Path, name: str, first: int, count: int) -> list[TokenShard]:
+    """``count`` documents of one token and EOD."""
+    return [shard_of(folder, name, [[first + number, EOD] for number in range(count)])]
+
+
+@pytest.mark.parametrize("max_epochs", [1, 2.5, {"aa": 2, "bb": 1}])
+def test_no_language_is_read_more_often_than_its_cap(tmp_path: Path, max_epochs: float | dict[str, float]):
+    sets = {"aa": of_numbers(tmp_path, "aa", 100, 10), "bb": of_numbers(tmp_path, "bb", 300, 30)}
+    loader = loader_of(sets, {"aa": 0.7, "bb": 0.3}, seq_len=2, batch_size=5, max_epochs=max_epochs)
+    caps = max_epochs if isinstance(max_epochs, dict) else {"aa": max_epochs, "bb": max_epochs}
+    windows = {"aa": int(caps["aa"] * 10), "bb": int(caps["bb"] * 30)}
+    assert loader.steps is not None
+    assert loader.steps == sum(windows.values()) // 5
+    first = np.concatenate([loader.batch(step).tokens[:, 0] for step in range(loader.steps)])
+    # A window is a document, so these are the documents read, in passes without a repetition.
+    for lang, low, size in (("aa", 100, 10), ("bb", 300, 30)):
+        mine = first[(first >= low) & (first < low + size)]
+        assert mine.size <= windows[lang]
+        for start in range(0, mine.size - size + 1, size):
+            assert sorted(mine[start : start + size]) == list(range(low, low + size))
+    assert first.size > sum(windows.values()) - 5
+    assert all(epochs <= caps[lang] for lang, epochs in loader.epochs(loader.steps).items())
+    with pytest.raises(TrainingError, match=rf"used up after {loader.steps} steps"):
+        loader.batch(loader.steps)
+
+
+def test_a_capped_language_leaves_its_share_to_the_others(tmp_path: Path):
+    sets = {"aa": of_numbers(tmp_path, "aa", 100, 10), "bb": of_numbers(tmp_path, "bb", 300, 500)}
+    loader = loader_of(sets, {"aa": 0.5, "bb": 0.5}, seq_len=2, batch_size=4, max_epochs={"aa": 2.0})
+    assert loader.steps is None
+    languages = np.concatenate([loader.batch(step).language for step in range(30)])
+    spent = np.flatnonzero(languages == 0)
+    # 20 windows of `aa`, every other sample as its share is a half; behind them `bb` alone.
+    assert spent.size == 20
+    assert 37 <= spent[-1] <= 42
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_at_a_cap_any_number_of_processes_reads_the_same(tmp_path: Path, world: int):
+    sets = {
+        "aa": of_numbers(tmp_path, "aa", 100, 13), "bb": of_numbers(tmp_path, "bb", 300, 30),
+        "cc": of_numbers(tmp_path, "cc", 500, 90),
+    }  # fmt: skip
+    weights = {"aa": 0.5, "bb": 0.4, "cc": 0.1}
+
+    def make() -> Loader:
+        return loader_of(sets, weights, seq_len=2, batch_size=8, max_epochs=1)
+
+    whole = make()
+    assert whole.steps == 133 // 8
+    expected = [whole.batch(step).tokens for step in range(whole.steps)]
+    for step in (15, 3, 9, 4):  # as after a resume: nothing before it has been read
+        rows = np.empty_like(expected[step])
+        for rank in range(world):
+            rows[rank::world] = make().batch(step, rank, world).tokens
+        assert np.array_equal(rows, expected[step])
+
+
+def test_a_language_with_no_window_under_its_cap_is_left_out_and_named(shards: dict[str, list[TokenShard]]):
+    loader = loader_of(shards, WEIGHTS, max_epochs=2)
+    assert loader.languages == ["de", "en"]  # `sw` has two tokens, a window has 16
+    assert loader.unused == ["sw", "xx"]
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "message"),
+    [({"ed": 1.0}, "'ed'; did you mean"), (0, "'de' is 0"), ({"en": -1.0}, "'en' is -1"), (float("nan"), "is nan"),
+     (1e-6, "no language has one sequence")],
+)  # fmt: skip
+def test_caps_that_make_no_sense_are_refused(
+    shards: dict[str, list[TokenShard]], max_epochs: float | dict[str, float], message: str
+):
+    with pytest.raises(TrainingError, match=message):
+        loader_of(shards, WEIGHTS, max_epochs=max_epochs)
+
+
+def test_shards_of_one_language_may_differ_in_dtype(tmp_path: Path):
+    docs = numbered(40)
+    with TokenShardWriter(tmp_path / "wide", np.int32) as writer:
+        writer.add_documents(np.array([70_000, 70_001, EOD]), np.array([3]))
+    stream = DocumentStream([shard_of(tmp_path, "a", docs), TokenShard(tmp_path / "wide")], key=3)
+    documents = split_stream(stream.read(0, stream.num_tokens))
+    assert sorted(documents) == sorted([*(tuple(doc) for doc in docs), (70_000, 70_001, EOD)])

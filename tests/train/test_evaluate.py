@@ -88,7 +88,7 @@ def test_loss_of_a_language_is_the_mean_over_its_tokens(tmp_path: Path, tiny: Ca
     model = Decoder(tiny(model={"init_std": 0.3}).model, VOCAB, EOD)
     model.initialise(0)
     model.train()
-    found = evaluate(model, held_out, rows=rows, device=torch.device("cpu"), autocast=False)
+    found = evaluate(model, held_out, rows=rows, device=torch.device("cpu"), autocast=None)
     assert model.training
     model.eval()
     logits = model(torch.tensor([[EOD]])).logits_BSV[0, 0]
@@ -97,7 +97,7 @@ def test_loss_of_a_language_is_the_mean_over_its_tokens(tmp_path: Path, tiny: Ca
     assert found.loss["bb"] == pytest.approx(expected, rel=1e-5)
     assert found.bits_per_byte["bb"] == pytest.approx(expected / math.log(2) / 2, rel=1e-5)
     assert found.mean == pytest.approx((found.loss["aa"] + found.loss["bb"]) / 2)
-    again = evaluate(model, held_out, rows=rows, device=torch.device("cpu"), autocast=False)
+    again = evaluate(model, held_out, rows=rows, device=torch.device("cpu"), autocast=None)
     assert again == found
 
 
@@ -105,6 +105,6 @@ def test_no_held_out_token_at_all(tmp_path: Path, tiny: Callable[..., TrainConfi
     held_out = make_held_out({}, {}, seq_len=16, eod_id=EOD, vocab_size=VOCAB, max_tokens=10)
     model = Decoder(tiny().model, VOCAB, EOD)
     model.initialise(0)
-    found = evaluate(model, held_out, rows=4, device=torch.device("cpu"), autocast=False)
+    found = evaluate(model, held_out, rows=4, device=torch.device("cpu"), autocast=None)
     assert found.loss == {}
     assert math.isnan(found.mean)

@@ -11,7 +11,18 @@ import torch.nn.functional as F
 from lola_data.errors import TrainingError
 from tests.train.conftest import write_tree
 from tokenizer.encode import Encoder
-from train.generate import generate_text, generate_tokens, load_run
+from train.generate import (
+    LoadedRun,
+    Sampling,
+    best_step,
+    draw_seed,
+    generate_batch,
+    generate_text,
+    generate_texts,
+    generate_tokens,
+    kept_probabilities,
+    load_run,
+)
 from train.loop import train
 from train.model import Decoder, KeyValues
 from train.text import encode, load_tokenizer, token_bytes
@@ -179,6 +190,106 @@ def test_each_token_is_computed_once(tiny: Callable[..., TrainConfig]):
     assert len(rows) >= len(found) > 5
 
 
+PROMPTS = [[EOD], [EOD, *range(2, 12)], [EOD, 5, 6], [EOD, 4, EOD, 7], [EOD, *range(2, 40)], [EOD, 9, 8, 7, 6, 5, 4]]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 2.0])
+def test_a_batch_gives_each_prompt_what_it_gets_alone(
+    tiny: Callable[..., TrainConfig], reset: bool, temperature: float
+):
+    """Prompts of all lengths, past the window too; some end early, at different times."""
+    model = model_of(tiny, reset_at_eod=reset).double()
+    sampling = Sampling(max_tokens=30, temperature=temperature, top_p=0.95)
+    seeds = [draw_seed(3, number, 0) for number in range(len(PROMPTS))]
+    alone = [generate_batch(model, [ids], sampling, seeds=[seed])[0] for ids, seed in zip(PROMPTS, seeds, strict=True)]
+    assert generate_batch(model, PROMPTS, sampling, seeds=seeds) == alone
+    turned = generate_batch(model, PROMPTS[::-1], sampling, seeds=seeds[::-1])
+    assert turned[::-1] == alone
+    if temperature == 2.0:
+        assert {ended for _, ended in alone} == {True, False}
+
+
+@torch.no_grad()
+def test_rows_of_different_lengths_have_the_logits_of_the_whole_pass(tiny: Callable[..., TrainConfig]):
+    model = model_of(tiny).double()
+    rows = [[EOD, *range(10, 14)], [EOD, 3], [EOD, *range(20, 29)]]
+    seen = [KeyValues() for _ in model.blocks]
+    filled = torch.tensor([[7] * (10 - len(row)) + row for row in rows])
+    found = model.next_logits(filled, seen, torch.tensor([len(row) for row in rows]))
+    for more in range(5):
+        for row, logits in zip(rows, found, strict=True):
+            torch.testing.assert_close(logits, model(torch.tensor([row])).logits_BSV[0, -1], rtol=1e-10, atol=1e-12)
+        if more == 2:  # the longest leaves
+            for keys_and_values in seen:
+                keys_and_values.keep(torch.tensor([1, 0]), 7)
+            rows = [rows[1], rows[0]]
+        rows = [[*row, 30 + more] for row in rows]
+        found = model.next_logits(
+            torch.tensor([[30 + more]] * len(rows)), seen, torch.tensor([len(row) for row in rows])
+        )
+
+
+def test_the_nucleus_of_a_hand_made_distribution():
+    shares = torch.tensor([0.05, 0.4, 0.1, 0.3, 0.15])
+    logits = shares.log()
+
+    def kept(**changes: Any) -> list[float]:
+        return kept_probabilities(logits, Sampling(temperature=1.0, **changes)).tolist()
+
+    # By size 0.4, 0.3, 0.15, 0.1, 0.05, together 0.4, 0.7, 0.85, 0.95, 1.
+    assert kept(top_p=0.01) == [0, 1, 0, 0, 0]
+    assert kept(top_p=0.6) == pytest.approx([0, 4 / 7, 0, 3 / 7, 0])
+    assert kept(top_p=0.8) == pytest.approx([0, 40 / 85, 0, 30 / 85, 15 / 85])
+    assert kept(top_p=1.0) == pytest.approx(shares.tolist())
+    assert kept() == pytest.approx(shares.tolist())
+    # The nucleus is that of what top_k leaves: of 4/7 and 3/7 the first alone reaches a half.
+    assert kept(top_k=2, top_p=0.5) == [0, 1, 0, 0, 0]
+    # And of what the temperature makes of it: 0.4 ** 2 and 0.3 ** 2 are the first to reach three quarters.
+    squares = [share**2 for share in shares.tolist()]
+    hot = kept_probabilities(logits, Sampling(temperature=0.5, top_p=0.75)).tolist()
+    assert hot == pytest.approx(
+        [0, squares[1] / (squares[1] + squares[3]), 0, squares[3] / (squares[1] + squares[3]), 0]
+    )
+
+
+def test_of_equal_tokens_the_nucleus_takes_the_first():
+    assert kept_probabilities(torch.zeros(4), Sampling(temperature=1.0, top_p=0.5)).tolist() == [0.5, 0.5, 0, 0]
+
+
+def untrained(tiny: Callable[..., TrainConfig], tokenizer: Path) -> LoadedRun:
+    processor = load_tokenizer(tokenizer)
+    model = Decoder(tiny(model={"init_std": 0.4}).model, processor.get_piece_size(), EOD)
+    model.initialise(5)
+    return LoadedRun(model.eval(), processor, 7, tokenizer)
+
+
+def test_texts_do_not_hang_on_the_batch_size(tiny: Callable[..., TrainConfig], tokenizer: Path):
+    run = untrained(tiny, tokenizer)
+    prompts = [encode(run.tokenizer, text) for text in ("der hund", "", "le chien et le chat und", "犬")]
+    texts = [
+        list(generate_texts(run, prompts, Sampling(max_tokens=20, temperature=1.5), num=3, batch_size=size, seed=11))
+        for size in (1, 5, 100)
+    ]
+    assert texts[0] == texts[1] == texts[2]
+    assert [(text.number, text.sample) for text in texts[0]] == [(n, s) for n in range(4) for s in range(3)]
+    assert len({text.text for text in texts[0] if text.number == 0}) == 3
+    first = generate_text(run, "der hund", max_tokens=20, temperature=1.5, seed=11)
+    assert first == texts[0][0].text
+
+
+def test_best_is_the_checkpoint_of_the_least_held_out_loss(tmp_path: Path):
+    with pytest.raises(TrainingError, match="none is best"):
+        best_step(tmp_path)
+    for step in (10, 20, 30, 35):
+        (tmp_path / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)
+    losses = {5: 0.5, 10: 3.0, 20: 2.0, 30: 2.0, 40: 1.0}  # 5 and 40 have no checkpoint, 35 no evaluation
+    lines = [json.dumps({"kind": "valid", "step": step, "mean": loss}) for step, loss in losses.items()]
+    lines.append(json.dumps({"kind": "train", "step": 10, "mean": 0.1}))
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert best_step(tmp_path) == 30
+
+
 @pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-45, 1e-38, 1e300])
 def test_any_finite_temperature_draws(tiny: Callable[..., TrainConfig], temperature: float):
     model = model_of(tiny)
@@ -237,6 +348,9 @@ def test_bad_arguments(tiny: Callable[..., TrainConfig]):
     for temperature in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="temperature"):
             generate_tokens(model, [EOD], max_tokens=1, temperature=temperature)
+    for top_p in (0.0, -0.5, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="top_p"):
+            generate_tokens(model, [EOD], max_tokens=1, top_p=top_p)
     for seed in (-1, 2**64):
         with pytest.raises(ValueError, match="seed"):
             generate_tokens(model, [EOD], max_tokens=1, seed=seed)

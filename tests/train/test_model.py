@@ -130,7 +130,7 @@ def test_decay_groups():
     model = decoder()
     kept = {name for name, _ in model.named_parameters() if not decays(name)}
     norms_and_biases = {name for name in kept if "norm" in name or name.endswith("bias")}
-    assert kept - norms_and_biases == {"blocks.1.feed_forward.b_up", "blocks.1.feed_forward.b_down"}
+    assert kept - norms_and_biases == {"blocks.1.feed_forward.experts.b_up", "blocks.1.feed_forward.experts.b_down"}
     decayed = {name for name, _ in model.named_parameters()} - kept
     assert {"tokens.weight", "positions.weight", "blocks.1.feed_forward.router.weight"} < decayed
     groups = make_optimizer(model, TrainConfig(weight_decay=0.3)).param_groups
@@ -149,3 +149,28 @@ def test_double_precision_runs_through():
     model = decoder().double()
     tokens = torch.tensor([[EOD, 4, 5, 6]])
     assert model(tokens, tokens).loss.dtype == torch.float64
+
+
+def _with_flex(model: Decoder, flex: bool) -> Decoder:
+    model.flex = flex
+    return model
+
+
+def test_flex_attention_sees_what_the_mask_lets_it_see():
+    config = ModelConfig(layers=2, d_model=32, heads=2, seq_len=32, experts=4)
+    model = Decoder(config, 60, 1)
+    model.initialise(0)
+    tokens = torch.randint(2, 60, (3, 32), generator=torch.Generator().manual_seed(0))
+    tokens[0, 0] = tokens[0, 7] = tokens[1, 20] = tokens[1, 21] = tokens[2, 31] = 1
+    # The backward pass of flex attention is there on a GPU alone.
+    with torch.no_grad():
+        found = [_with_flex(model, flex)(tokens[:, :-1], tokens[:, 1:]).nll_BS for flex in (False, True)]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    # And both keep documents apart: what comes before an end of document does not matter after it.
+    changed = tokens.clone()
+    changed[0, 1:7] = 5
+    for flex in (False, True):
+        with torch.no_grad():
+            a, b = _with_flex(model, flex)(tokens).logits_BSV, model(changed).logits_BSV
+        torch.testing.assert_close(a[0, 7:], b[0, 7:], rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(a[0, 6], b[0, 6])
