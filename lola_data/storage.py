@@ -343,5 +343,9 @@ def read_json(path: str) -> Any:
 def remove_temporaries(root: str) -> None:
     """Delete what killed writers left under a local ``root``."""
     if not is_remote(root):
-        for path in local_path(root).rglob(f".*{TEMPORARY_SUFFIX}"):
-            path.unlink(missing_ok=True)
+        for path in list(local_path(root).rglob(f".*{TEMPORARY_SUFFIX}")):
+            # A checkpoint is a folder.
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)

@@ -202,3 +202,13 @@ def test_a_name_that_is_too_long_is_told_from_one_that_is_taken(tmp_path: Path) 
     ):
         handle.write(b"1")
     assert os.listdir(tmp_path) == []
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / ".step_00000010.tmp"
+    (folder / ".inner.tmp").mkdir(parents=True)
+    (folder / ".inner.tmp" / ".a.tmp").write_bytes(b"half")
+    (tmp_path / ".b.parquet.tmp").write_bytes(b"half")
+    (tmp_path / "kept.tmp").write_bytes(b"whole")
+    storage.remove_temporaries(str(tmp_path))
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["kept.tmp", "runs"]

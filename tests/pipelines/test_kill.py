@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lola_data.sample_corpus import sample_root
+from train.metrics import MACHINE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ def tree(root: Path) -> dict[str, Any]:
             continue
         if path.name == "metrics.jsonl":
             records = [json.loads(line) for line in path.read_text().splitlines()]
-            found[str(relative)] = [{**record, "tokens_per_second": None} for record in records]
+            found[str(relative)] = [{**record, **dict.fromkeys(MACHINE)} for record in records]
         else:
             found[str(relative)] = path.read_bytes()
     return found
