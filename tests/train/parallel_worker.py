@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 HUNG = 300
 """Seconds after which processes count as hung and are killed; on two free cores nothing here takes a tenth of it."""
-VOCAB, STEPS, ROWS = 50, 6, 8
+VOCAB, STEPS, ROWS = 50, 3, 8
 
 
 @dataclass(frozen=True)
