@@ -272,6 +272,21 @@ class TrainConfig:
         return self.from_dict(values | changes | {"model": values["model"] | model})
 
 
+def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings as plain values, those of inner dicts under ``outer.inner``; an empty dict is a value.
+
+    >>> flat_settings({"seed": 1, "model": {"layers": 6}, "weights": {}})
+    {'seed': 1, 'model.layers': 6, 'weights': {}}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= flat_settings(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
 def nearest(name: str, known: list[str]) -> str:
     """``" (did you mean ...?)"`` for the known name most like ``name``, or the list of known names if none is."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

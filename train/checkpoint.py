@@ -31,7 +31,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from lola_data.errors import TrainingError
 from lola_data.storage import sync_folder
-from lola_data.train_config import TrainConfig
+from lola_data.train_config import TrainConfig, flat_settings
 from train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def check_identity(found: Identity, wanted: Identity, path: Path) -> None:
     """
     free = TrainConfig.RESUME_FREE
     for kind, old, new in (
-        ("", _flat(found.config), _flat(wanted.config)),
+        ("", flat_settings(found.config), flat_settings(wanted.config)),
         ("tokenizer.", found.tokenizer, wanted.tokenizer),
         ("token shard ", found.shards, wanted.shards),
     ):
@@ -306,16 +306,6 @@ def check_identity(found: Identity, wanted: Identity, path: Path) -> None:
                     f"{path}: made with {kind}{key} = {old.get(key)!r}, this run has {new.get(key)!r}; "
                     "set it back, or train into a new run directory"
                 )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from lola_data.errors import RecipeError
-from lola_data.train_config import PRESETS, ModelConfig, TrainConfig
+from lola_data.train_config import PRESETS, ModelConfig, TrainConfig, flat_settings
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,8 @@ def test_settings_need_the_standard_library_alone():
     source = Path(__import__("lola_data.train_config").train_config.__file__).read_text("utf-8")
     imported = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
     assert imported == {"__future__", "dataclasses", "difflib", "math", "types", "typing", "lola_data"}
+
+
+def test_settings_are_flattened_by_hand():
+    given = {"seed": 1, "model": {"layers": 6, "inner": {"a": None}}, "weights": {}}
+    assert flat_settings(given) == {"seed": 1, "model.layers": 6, "model.inner.a": None, "weights": {}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lola_data.errors import LolaError
+from lola_data.train_config import flat_settings
 from train.plot.measures import median_speed, smoothed
 from train.plot.read import number
 
@@ -95,7 +96,10 @@ def run_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def settings_table(runs: Sequence[RunRecords]) -> Table | None:
     """The settings that are not the same in all runs; None if none differs."""
-    flat = [_flat(run.settings) | {f"tokenizer.{key}": v for key, v in _flat(run.tokenizer).items()} for run in runs]
+    flat = [
+        flat_settings(run.settings) | {f"tokenizer.{key}": v for key, v in flat_settings(run.tokenizer).items()}
+        for run in runs
+    ]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     differing = [key for key in keys if len({repr(one.get(key, _MISSING)) for one in flat}) > 1]
     if not differing:
@@ -153,16 +157,6 @@ def decimal(value: float | None, places: int = 3) -> str:
 
 
 _MISSING = object()
-
-
-def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{before}{key}.")
-        else:
-            flat[before + key] = value
-    return flat
 
 
 def _setting(value: Any) -> str:
