@@ -17,27 +17,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
 import torch
 
 from lola_data.errors import TrainingError
 from train.checkpoint import Checkpoint, Identity, Saver, check_identity, has_checkpoints, newest_checkpoint
-from train.clock import Clock, peak_memory
+from train.clock import Clock
 from train.data import Loader
 from train.device import autocasts, device_kind, torch_settings
 from train.evaluate import HeldOut, HeldOutLoss, evaluate, make_held_out
-from train.flops import flops_per_token, peak_flops
 from train.metrics import MetricsLog, NoLog
-from train.model import Block, Decoder, count_parameters
+from train.model import Block, Decoder
 from train.optimizer import make_optimizer, run_state, set_optimizer_state
 from train.parallel import check_world, spread
 from train.progress import Progress, Silent
 from train.ranks import Ranks, joined
+from train.records import Records, finite
 from train.run_dir import StopSignal, sole_writer, write_json
 from train.step import LossScale, StepResult, train_step
 from train.text import load_tokenizer, token_bytes
 from train.token_tree import TokenTree, check_ids, open_token_tree, training_weights
-from train.watch import Watch, spread_of_load
+from train.trackers import open_tracker
+from train.watch import Watch
 
 if TYPE_CHECKING:
     from lola_data.train_config import TrainConfig
@@ -129,7 +129,7 @@ def _go_on(run: _Run, resume: str, max_steps_this_run: int | None) -> TrainResul
     finally:
         progress.close()
     if reached == config.steps:
-        summary = run.summary(held_out_loss or run.held_out_loss())
+        summary = run.records.summary(reached, held_out_loss or run.held_out_loss())
         if run.ranks.is_first:
             write_json(run_dir / "summary.json", summary)
     return TrainResult(run_dir, reached, config.steps, stop.name, summary, run.ranks.is_first)
@@ -168,8 +168,9 @@ class _Run:
             config.to_dict(), tree.digests,
             {"vocab_size": tokenizer.vocab_size, "eod_id": tokenizer.eod_id, "sha256": tokenizer.sha256},
         )  # fmt: skip
-        self.model = Decoder(config.model, tokenizer.vocab_size, tokenizer.eod_id, config.moe_backend)
-        self.model.initialise(config.seed)
+        # Without memory until it is spread, so that no process ever holds all of it.
+        with torch.device("meta"):
+            self.model = Decoder(config.model, tokenizer.vocab_size, tokenizer.eod_id, config.moe_backend)
         self.model.train()
         for block in self.model.blocks:
             assert isinstance(block, Block)
@@ -178,12 +179,14 @@ class _Run:
             if config.compile:
                 block.compile()
         spread(self.model, config, ranks, device.type)
-        self.model.to(device)
+        self.model.to_empty(device=device)
+        self.model.initialise(config.seed)
         self.optimizer = make_optimizer(self.model, config)
         self.autocast = autocasts(config, device)
         self.scale = LossScale() if self.autocast == torch.float16 else None
         self.step = 0
         self.held_out = self._make_held_out()
+        self.records = Records(config, tree, self.loader, self.held_out, ranks.world, device, self.autocast)
 
     def restore(self, resume: str) -> int:
         """Take over the newest checkpoint, if there is one; the number of steps it has done."""
@@ -235,7 +238,7 @@ class _Run:
                 self._look_at(result)
                 self.progress.step(self.step)
                 if self.step % config.log_every == 0 or self.step == config.steps:
-                    self._record(log, self._train_record(result, clock))
+                    self._record_step(log, result, clock)
                     clock.restart()
                 finished = self.step == config.steps
                 held_out_loss = None
@@ -252,7 +255,8 @@ class _Run:
     def _open_log(self) -> MetricsLog | NoLog:
         if not self.ranks.is_first:
             return NoLog()
-        log = MetricsLog(self.run_dir, step=self.step, tensorboard=self.config.tensorboard)
+        tracker = open_tracker(self.config, self.run_dir, step=self.step, note=self.progress.note)
+        log = MetricsLog(self.run_dir, step=self.step, tensorboard=self.config.tensorboard, tracker=tracker)
         if log.notice:
             self.progress.note(log.notice)
         return log
@@ -294,8 +298,8 @@ class _Run:
         )
         named, _ = name_documents(documents, self.tokens_dir)
         record = {
-            "step": self.step, "fault": result.fault, "loss": _number(result.loss),
-            "grad_norm": _number(result.grad_norm), "documents": [asdict(one) for one in named],
+            "step": self.step, "fault": result.fault, "loss": finite(result.loss),
+            "grad_norm": finite(result.grad_norm), "documents": [asdict(one) for one in named],
         }  # fmt: skip
         with (self.run_dir / BAD_STEPS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -306,35 +310,6 @@ class _Run:
         return evaluate(
             self.model, self.held_out, rows=rows, device=self.device, autocast=self.autocast, ranks=self.ranks
         )
-
-    def summary(self, held_out: HeldOutLoss) -> dict[str, Any]:
-        """What the run came to; nothing in it depends on the clock or the machine's paths."""
-        config = self.config
-        parameters, active = count_parameters(config.model, self.tree.tokenizer.vocab_size)
-        unigram = self._unigram()
-        scored = dict(zip(self.held_out.languages, self.held_out.tokens.tolist(), strict=True))
-        epochs = self.loader.epochs(self.step)
-        languages = {
-            name: {
-                "train_documents": sum(shard.num_documents for shard in self.tree.train.get(name, ())),
-                "train_tokens": sum(shard.num_tokens for shard in self.tree.train.get(name, ())),
-                "epochs": epochs.get(name, 0.0),
-                "held_out_tokens": scored.get(name, 0),
-                "held_out_loss": _number(held_out.loss.get(name)),
-                "unigram_loss": _number(unigram.get(name)),
-                "bits_per_byte": _number(held_out.bits_per_byte.get(name)),
-            }
-            for name in sorted(self.tree.train.keys() | self.tree.valid.keys())
-        }
-        return {
-            "steps": self.step,
-            "tokens": self.step * config.step_tokens,
-            "parameters": parameters,
-            "active_parameters": active,
-            "held_out_loss": _number(held_out.mean),
-            "unigram_loss": _number(_mean(unigram)),
-            "languages": languages,
-        }
 
     def _make_held_out(self) -> HeldOut:
         tokenizer, sizes = self.tree.tokenizer, None
@@ -359,64 +334,23 @@ class _Run:
             except OSError as error:
                 raise TrainingError(f"{self.run_dir}: cannot be written: {error.strerror or error}") from error
 
-    def _train_record(self, result: StepResult, clock: Clock) -> dict[str, Any]:
-        speed = clock.steps * self.config.step_tokens / clock.seconds()
-        waited = clock.waited / clock.seconds()
-        if waited > SLOW_LOADER and self.step > self.config.log_every:
+    def _record_step(self, log: MetricsLog | NoLog, result: StepResult, clock: Clock) -> None:
+        record = self.records.of_step(self.step, result, self.watch.dead(), clock)
+        if record["loader_share"] > SLOW_LOADER and self.step > self.config.log_every:
             self.progress.note(
-                f"step {self.step:,}: {waited:.0%} of the time went to reading tokens; put them on a faster disk"
+                f"step {self.step:,}: {record['loader_share']:.0%} of the time went to reading tokens; put them on a "
+                "faster disk"
             )
-        peak = (
-            peak_flops(torch.cuda.get_device_name(self.device), self.autocast) if self.device.type == "cuda" else None
-        )
-        flops = speed * flops_per_token(self.config.model, self.model.vocab_size) / self.ranks.world
-        layers = self.config.model.moe_layers
-        load = {
-            str(layer): [round(x, 6) for x in row] for layer, row in zip(layers, result.load_LE.tolist(), strict=True)
-        }
-        return {
-            "kind": "train",
-            "step": self.step,
-            "tokens": self.step * self.config.step_tokens,
-            "loss": result.loss,
-            "balance": result.balance,
-            "z": result.z,
-            "lr": result.lr,
-            "grad_norm": result.grad_norm,
-            "dropped": result.dropped,
-            "load": load,
-            **spread_of_load(result.load_LE.numpy()),
-            "dead": self.watch.dead(),
-            "epochs": {name: round(epochs, 6) for name, epochs in self.loader.epochs(self.step).items()},
-            "tokens_per_second": round(speed, 1),
-            "mfu": round(flops / peak, 4) if peak else None,
-            "memory_bytes": peak_memory(self.device),
-            "loader_share": round(waited, 4),
-        }
+        self._record(log, record)
 
     def _record_held_out(self, log: MetricsLog | NoLog) -> HeldOutLoss:
-        held_out, unigram = self.held_out_loss(), self._unigram()
-        self._record(
-            log,
-            {
-                "kind": "valid",
-                "step": self.step,
-                "tokens": self.step * self.config.step_tokens,
-                "mean": held_out.mean,
-                "unigram_mean": _mean(unigram),
-                "loss": held_out.loss,
-                "unigram": unigram,
-                "bits_per_byte": held_out.bits_per_byte,
-            },
-        )
+        held_out = self.held_out_loss()
+        self._record(log, self.records.of_held_out(self.step, held_out))
         return held_out
 
     def _record(self, log: MetricsLog | NoLog, record: dict[str, Any]) -> None:
         log.write(record)
-        self.progress.record({key: _number(x) if isinstance(x, float) else x for key, x in record.items()})
-
-    def _unigram(self) -> dict[str, float]:
-        return dict(zip(self.held_out.languages, self.held_out.unigram.tolist(), strict=True))
+        self.progress.record({key: finite(x) if isinstance(x, float) else x for key, x in record.items()})
 
     def _save(self, saver: Saver, log: MetricsLog | NoLog, held_out: HeldOutLoss | None) -> None:
         # Records first: a checkpoint must never know of a step that metrics.jsonl has lost.
@@ -424,7 +358,7 @@ class _Run:
         scale = None if self.scale is None else [self.scale.scale, self.scale.steps]
         saver.save(
             run_state(self.model, self.optimizer), step=self.step, tokens=self.step * self.config.step_tokens,
-            held_out=None if held_out is None else _number(held_out.mean),
+            held_out=None if held_out is None else finite(held_out.mean),
             extra={"watch": self.watch.state(), "loss_scale": scale},
         )  # fmt: skip
 
@@ -434,12 +368,3 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value
-
-
-def _mean(values: dict[str, float]) -> float:
-    known = [value for value in values.values() if math.isfinite(value)]
-    return float(np.mean(known)) if known else math.nan

@@ -17,7 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.utils.checkpoint import checkpoint
 
 from train.kernels.cross_entropy import linear_cross_entropy
-from train.moe import Backend, MixtureOfExperts, RouterStats
+from train.moe import Backend, MixtureOfExperts, RouterStats, local, own_part
 from train.permutation import key_of
 
 if TYPE_CHECKING:
@@ -194,8 +194,11 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
         """Fill all weights from ``seed``: normal with ``init_std``, projections into the residual stream divided by
-        sqrt(2 * layers) as in GPT-2 and Megatron, biases 0, norms 1."""
+        sqrt(2 * layers) as in GPT-2 and Megatron, biases 0, norms 1. Of a model that is spread over processes each
+        fills its part, and no more than one parameter is whole at a time."""
         generator = torch.Generator().manual_seed(seed)
+        for buffer in self.buffers():
+            buffer.zero_()
         for name, parameter in self.named_parameters():
             if "norm" in name:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
@@ -205,7 +208,8 @@ class Decoder(nn.Module):
                 residual = name.endswith(("proj.weight", "down.weight", "w_down"))
                 std = self.config.init_std / (math.sqrt(2 * self.config.layers) if residual else 1.0)
                 # Drawn on the CPU so that the same seed gives the same weights on every device.
-                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+                drawn = torch.empty(parameter.shape, device="cpu").normal_(0.0, std, generator=generator)
+                local(parameter).copy_(own_part(drawn, parameter))
 
     def forward(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from train.kernels.exchange import from_owners, to_owners
 if TYPE_CHECKING:
     import torch.distributed as dist
     from torch import Tensor
+    from torch.distributed.tensor import Shard
 
     from lola_data.train_config import ModelConfig
     from train.kernels.dispatch import DispatchPlan
@@ -61,6 +62,22 @@ class Weights(NamedTuple):
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that lies in this process."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def own_part(whole: Tensor, like: Tensor) -> Tensor:
+    """The part of ``whole`` that this process has of the parameter ``like``. Where two axes of processes cut the same
+    dimension, the last one (experts) cuts first."""
+    if isinstance(like, DTensor):
+        mesh = like.device_mesh
+        for axis, placement in reversed(list(enumerate(like.placements))):
+            if not placement.is_replicate():
+                # What torch puts where two axes cut one dimension is no Shard, and has a dim all the same.
+                dim = cast("Shard", placement).dim
+                size, parts = whole.shape[dim], whole.chunk(mesh.size(axis), dim)
+                rank = mesh.get_local_rank(axis)
+                # Fewer rows than processes: the last ones have none.
+                whole = parts[rank] if rank < len(parts) else whole.narrow(dim, size, 0)
+    return whole
 
 
 def moe_experts(

@@ -68,7 +68,8 @@ def spread(model: Decoder, config: TrainConfig, ranks: Ranks, device: str) -> No
     """Spread ``model``, the same in every process, over the processes; nothing to do where there is one.
 
     Args:
-        model: with its initial weights.
+        model: whole on the device, or on ``meta``: then its parts have to be given memory and weights afterwards
+            (``to_empty``, :meth:`train.model.Decoder.initialise`), and it is never whole in any process.
         config: ``shard`` and ``expert_parallel``, which :func:`check_world` let through.
         ranks: of this run.
         device: ``cuda`` or ``cpu``.
@@ -91,7 +92,8 @@ def spread(model: Decoder, config: TrainConfig, ranks: Ranks, device: str) -> No
 
 def _part_experts(experts: Experts, mesh: DeviceMesh) -> None:
     for name, parameter in list(experts.named_parameters(recurse=False)):
-        part = distribute_tensor(parameter.data.to(mesh.device_type), mesh, [Shard(0)], src_data_rank=None)
+        whole = parameter.data if parameter.is_meta else parameter.data.to(mesh.device_type)
+        part = distribute_tensor(whole, mesh, [Shard(0)], src_data_rank=None)
         experts.register_parameter(name, nn.Parameter(part))
     experts.group = mesh.get_group()
 

@@ -143,19 +143,21 @@ def make_steps(case: Case, ranks: Ranks = ALONE) -> Seen:
     """Train a small model for some steps, on the same global batches for any number of processes."""
     config = TrainConfig.from_dict(case.settings)
     check_world(config, ranks.world)
-    model = Decoder(config.model, VOCAB, 1, config.moe_backend)
-    model.initialise(0)
+    with torch.device("meta"):
+        model = Decoder(config.model, VOCAB, 1, config.moe_backend)
     model.train()
+    if config.recompute:
+        for block in model.blocks:
+            block.recompute_activations()  # type: ignore[operator]
+    spread(model, config, ranks, "cpu")
+    model.to_empty(device="cpu")
+    model.initialise(0)
     if case.one_expert:
         for module in model.modules():
             if isinstance(module, MixtureOfExperts):
                 assert module.bias_E is not None
                 # More than any probability: the choice is made, whatever the router learns meanwhile.
                 module.bias_E[0] = 10.0
-    if config.recompute:
-        for block in model.blocks:
-            block.recompute_activations()  # type: ignore[operator]
-    spread(model, config, ranks, "cpu")
     optimizer = make_optimizer(model, config)
     generator = torch.Generator().manual_seed(0)
     steps, loads = [], []

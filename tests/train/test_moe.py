@@ -123,18 +123,25 @@ def test_gradcheck_in_float64(case: str):
     assert torch.autograd.gradcheck(run, (x, prob, *tensors))
 
 
-def test_grouped_and_reference_agree_at_size():
+@pytest.mark.parametrize(("tokens", "width", "hidden"), [(500, 32, 64), (1024, 96, 384), (3000, 256, 1024)])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_grouped_has_the_bits_of_the_reference_on_the_cpu(tokens: int, width: int, hidden: int, dropped: bool):
     generator = torch.Generator().manual_seed(3)
-    expert = torch.randint(0, 16, (500, 2), generator=generator)
+    # One expert without a token, one with most.
+    expert = torch.randint(1, 16, (tokens, 2), generator=generator)
+    expert[: tokens // 2, 0] = 7
+    if dropped:
+        expert[::5, 1] = -1
     found = []
     for backend in ("reference", "grouped"):
-        tensors = weights(torch.float32, experts=16, width=32, hidden=64)
-        x = torch.randn(500, 32, generator=generator.manual_seed(4)).requires_grad_()
-        y = moe_experts(x, *tensors, expert, torch.full((500, 2), 0.5), backend=backend)
+        tensors = weights(torch.float32, experts=16, width=width, hidden=hidden)
+        x = torch.randn(tokens, width, generator=generator.manual_seed(4)).requires_grad_()
+        prob = torch.full((tokens, 2), 0.4).requires_grad_()
+        y = moe_experts(x, *tensors, expert, prob, backend=backend, may_drop=dropped)
         y.square().sum().backward()
-        found.append([y.detach(), x.grad, *(tensor.grad for tensor in tensors)])
+        found.append([y.detach(), x.grad, prob.grad, *(tensor.grad for tensor in tensors)])
     for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(
