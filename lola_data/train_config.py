@@ -199,6 +199,11 @@ class TrainConfig:
     keep_best: bool = _option(True, "Keep the checkpoint of the lowest held-out loss, too.")
     async_checkpoints: bool = _option(True, "Write checkpoints while training goes on.")
     tensorboard: bool = _option(True, "Write TensorBoard events beside metrics.jsonl.")
+    tracker: Literal["none", "wandb", "trackio"] = _option(
+        "none", "Send the records to Weights & Biases or trackio, too (pip install lola-data[wandb] or [trackio])."
+    )
+    project: str = _option("lola-data", "Project of the tracker that the run belongs to.")
+    run_name: str | None = _option(None, "Name of the run in the tracker (default: the run folder's name).")
     verify: Literal["sha256", "size"] = _option(
         "sha256",
         "How token shards are checked before step 0: by digest (reads them all once), or by the digest of the indexes "
@@ -209,7 +214,7 @@ class TrainConfig:
         {
             "device", "threads", "deterministic", "moe_backend", "shard", "expert_parallel", "recompute", "compile",
             "on_bad_step", "spike", "dead_steps", "keep_best", "async_checkpoints", "log_every", "eval_every",
-            "checkpoint_every", "keep_checkpoints", "tensorboard", "verify",
+            "checkpoint_every", "keep_checkpoints", "tensorboard", "tracker", "project", "run_name", "verify",
         }
     )  # fmt: skip
     """Fields that may differ when a run is resumed: they change neither the data nor the arithmetic asked for."""

@@ -260,17 +260,28 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
 def whole_checkpoints(folder: Path) -> Iterator[Checkpoint]:
     """The whole checkpoints in ``folder``, newest first, each checked when asked for."""
     for step, path in _checkpoints(folder):
-        record = _record(path)
-        try:
-            if record is None or record["step"] != step:
-                continue
-            files = {name: tuple(print_) for name, print_ in record["files"].items()}
-            if ".metadata" not in files or any(_fingerprint(path / name) != files[name] for name in files):
-                continue
-            identity = Identity(record["config"], record["shards"], record["tokenizer"])
-            yield Checkpoint(path, step, int(record["tokens"]), identity, record["held_out"], record["extra"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        found = _whole(step, path)
+        if found is not None:
+            yield found
+
+
+def checkpoint_of(folder: Path, step: int) -> Checkpoint | None:
+    """The checkpoint of ``step`` in ``folder``, if it is there and whole; no other one is read."""
+    return next((found for at, path in _checkpoints(folder) if at == step and (found := _whole(at, path))), None)
+
+
+def _whole(step: int, path: Path) -> Checkpoint | None:
+    record = _record(path)
+    try:
+        if record is None or record["step"] != step:
+            return None
+        files = {name: tuple(print_) for name, print_ in record["files"].items()}
+        if ".metadata" not in files or any(_fingerprint(path / name) != files[name] for name in files):
+            return None
+        identity = Identity(record["config"], record["shards"], record["tokenizer"])
+        return Checkpoint(path, step, int(record["tokens"]), identity, record["held_out"], record["extra"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def best_of(folder: Path) -> Path | None:

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=CommandWithSubcommands)
-@click.argument("tree", required=False, type=click.Path(path_type=Path))
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("tree", metavar="RECIPE|TREE", required=False, type=click.Path(path_type=Path))
+@click.argument("run", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--recipe", "recipe_path", type=click.Path(path_type=Path), help="Settings, TREE and RUN as this recipe has them."
-)
+    "--recipe", "recipe_path", metavar="RECIPE", type=click.Path(path_type=Path),
+    help="The recipe, where TREE is named too.",
+)  # fmt: skip
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Settings to start from  [default: demo].")
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="JSON file of settings, over the preset's."
@@ -46,18 +47,24 @@ def train(
 ) -> None:  # fmt: skip
     """Train a mixture-of-experts model on the token tree TREE, in the run directory RUN.
 
-    Settings are those of the recipe or the preset, under those of --config, under the options. Stopped by Ctrl-C,
-    SIGTERM or a crash, the same command goes on from the last checkpoint.
+    A file in TREE's place is a recipe, which names both: TREE is `tokens` in its work folder, RUN `runs/moe` there
+    unless it is given. Settings are those of the recipe or the preset, under those of --config, under the options.
+    Stopped by Ctrl-C, SIGTERM or a crash, the same command goes on from the last checkpoint.
 
     \b
     Examples:
+      lola-data train my.yaml
+      lola-data train my.yaml runs/second --learning-rate 0.001
       lola-data train work/demo/tokens runs/first --tokens 2000000 --layers 6
-      lola-data train --recipe my.yaml
-      lola-data train --recipe my.yaml work/mine/tokens runs/second --learning-rate 0.001
+      lola-data train --recipe my.yaml other/tokens runs/third
       lola-data train plot runs/first runs/second
     """
+    if tree is not None and is_recipe(tree):
+        if recipe_path is not None:
+            raise click.UsageError(f"{tree} and --recipe {recipe_path} are two recipes; give one")
+        recipe_path, tree = tree, None
     if recipe_path is not None and preset is not None:
-        raise click.UsageError("give --recipe or --preset, not both")
+        raise click.UsageError("give a recipe or --preset, not both; the recipe has the settings to start from")
     if recipe_path is not None:
         from lola_data.recipe import load_recipe
 
@@ -68,7 +75,7 @@ def train(
     else:
         config = PRESETS[preset or "demo"]
     if tree is None or run is None:
-        raise click.UsageError("name TREE (token shards) and RUN (a folder for the run), or give --recipe")
+        raise click.UsageError("name TREE (token shards) and RUN (a folder for the run), or a recipe (my.yaml)")
     config = make_config(config, config_file, section_values(TrainConfig, settings))
     let_threads_sleep()
     from train.loop import train as run_training
@@ -80,6 +87,11 @@ def train(
 
 
 train.add_command(plot)
+
+
+def is_recipe(path: Path) -> bool:
+    """Whether what stands in TREE's place is a recipe: it is a file, or nothing yet and called ``.yaml``."""
+    return path.is_file() or (path.suffix.lower() in (".yaml", ".yml") and not path.is_dir())
 
 
 def make_config(config: TrainConfig, config_file: Path | None, settings: dict[str, Any]) -> TrainConfig:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+import torch._dynamo.config
 
 from lola_data.errors import TrainingError
 
@@ -31,7 +32,11 @@ def device_kind(config: TrainConfig) -> str:
 def torch_settings(config: TrainConfig, kind: str, ranks: Ranks) -> Iterator[torch.device]:
     """Choose the device and set torch up for the run; all is as before afterwards."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    variants = torch._dynamo.config.recompile_limit
     try:
+        # Of a compiled block there are more than torch's 8: dense or with experts, with gradients, without, evaluated,
+        # and by the number of rows. Beyond the limit it is no longer compiled, without a word.
+        torch._dynamo.config.recompile_limit = max(variants, 64)
         with torch.random.fork_rng():
             if config.threads is not None:
                 torch.set_num_threads(config.threads)
@@ -42,6 +47,7 @@ def torch_settings(config: TrainConfig, kind: str, ranks: Ranks) -> Iterator[tor
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
+        torch._dynamo.config.recompile_limit = variants
 
 
 def autocasts(config: TrainConfig, device: torch.device) -> torch.dtype | None:

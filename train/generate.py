@@ -18,7 +18,8 @@ import torch
 
 from lola_data.errors import RecipeError, TrainingError
 from lola_data.train_config import TrainConfig
-from train.checkpoint import newest_checkpoint, whole_checkpoints
+from train.checkpoint import checkpoint_of, newest_checkpoint
+from train.device import autocasts
 from train.metrics import read_metrics
 from train.model import Decoder, KeyValues
 from train.text import encode, load_tokenizer
@@ -44,6 +45,8 @@ class LoadedRun:
         step: of the checkpoint.
         tokenizer_path: the model file of ``tokenizer``.
         tokenizer_sha256: digest of the tokenizer that the token shards of the run were made with.
+        autocast: type that a forward pass computes in where that is safe, the router not among it; None: that of the
+            weights, float32.
     """
 
     model: Decoder
@@ -51,6 +54,12 @@ class LoadedRun:
     step: int
     tokenizer_path: Path
     tokenizer_sha256: str = ""
+    autocast: torch.dtype | None = None
+
+    def computing(self) -> torch.autocast:
+        """The context for forward passes of the model."""
+        dtype = self.autocast or torch.bfloat16
+        return torch.autocast(self.model.tokens.weight.device.type, dtype, enabled=self.autocast is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +114,7 @@ def load_run(
     tokenizer: str | Path | None = None,
     device: str | torch.device = "cpu",
     step: Step = "newest",
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
 ) -> LoadedRun:
     """Load a run for inference.
 
@@ -113,9 +123,12 @@ def load_run(
         tokenizer: SentencePiece model; default: the copy in the run directory.
         device: where the model goes.
         step: which checkpoint.
+        precision: of the computation; the weights are float32 in any case. ``auto`` is bfloat16 on CUDA devices that
+            have its arithmetic.
 
     Raises:
-        TrainingError: no run or no such whole checkpoint there, no tokenizer, or one of another vocabulary.
+        TrainingError: no run or no such whole checkpoint there, no tokenizer, or one of another vocabulary; bfloat16
+            on a CUDA device without it.
     """
     run_dir = Path(run_dir)
     try:
@@ -127,6 +140,7 @@ def load_run(
         ) from error
     except (ValueError, KeyError, TypeError, RecipeError) as error:
         raise TrainingError(f"{run_dir / 'config.json'}: not the settings of a run ({error})") from error
+    autocast = autocasts(config.replace({"precision": precision}), torch.device(device))
     found = _checkpoint(run_dir, step)
     path = Path(tokenizer) if tokenizer else run_dir / "tokenizer.model"
     loaded = load_tokenizer(path)
@@ -137,7 +151,7 @@ def load_run(
         )
     model = Decoder(config.model, facts["vocab_size"], facts["eod_id"], config.moe_backend).to(device)
     model.load_state_dict(found.part("model"))
-    return LoadedRun(model.eval(), loaded, found.step, path, str(facts.get("sha256", "")))
+    return LoadedRun(model.eval(), loaded, found.step, path, str(facts.get("sha256", "")), autocast)
 
 
 def _checkpoint(run_dir: Path, step: Step) -> Checkpoint:
@@ -148,9 +162,9 @@ def _checkpoint(run_dir: Path, step: Step) -> Checkpoint:
         if found is None:
             raise TrainingError(f"{folder}: no whole checkpoint; train first")
         return found
-    for found in whole_checkpoints(folder):
-        if found.step == wanted:
-            return found
+    found = checkpoint_of(folder, wanted)
+    if found is not None:
+        return found
     there = ", ".join(f"{kept:,}" for kept in _kept_steps(run_dir)) or "none"
     raise TrainingError(f"{folder}: no whole checkpoint of step {wanted:,}; there are: {there}")
 
@@ -221,9 +235,9 @@ def generate_texts(
         batch = jobs[first : first + batch_size]
         opened = [[run.model.eod_id, *prompts[number]] for number, _ in batch]
         seeds = [draw_seed(seed, number, sample) for number, sample in batch]
-        for (number, sample), ids, (new, ended) in zip(
-            batch, opened, generate_batch(run.model, opened, sampling, seeds=seeds), strict=True
-        ):
+        with run.computing():
+            made = generate_batch(run.model, opened, sampling, seeds=seeds)
+        for (number, sample), ids, (new, ended) in zip(batch, opened, made, strict=True):
             before = len(run.tokenizer.decode(ids[1:]))
             text = run.tokenizer.decode(ids[1:] + new)[before:]
             yield Continuation(number, sample, text, len(new), ended)

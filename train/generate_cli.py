@@ -15,9 +15,9 @@ from lola_data.errors import RecipeError
 from train.threads import let_threads_sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from train.generate import LoadedRun, Step
+    from train.generate import Continuation, LoadedRun, Step
 
 
 class FiniteRange(click.FloatRange):
@@ -60,8 +60,15 @@ def loading_options(command: Any) -> Any:
     return command
 
 
-def load(run: Path, tokenizer: Path | None, step: Step, device: str) -> LoadedRun:
-    """The run, as :func:`loading_options` name it.
+precision_option = click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="fp32", show_default=True,
+    help="Of the computation; the router is fp32 in any case. auto: bf16 on CUDA where it has that.",
+)  # fmt: skip
+"""For the commands that compute with a run."""
+
+
+def load(run: Path, tokenizer: Path | None, step: Step, device: str, precision: Any = "fp32") -> LoadedRun:
+    """The run, as :func:`loading_options` and :data:`precision_option` name it.
 
     Raises:
         RecipeError: CUDA is asked for where there is none.
@@ -75,7 +82,8 @@ def load(run: Path, tokenizer: Path | None, step: Step, device: str) -> LoadedRu
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise RecipeError("--device cuda: no CUDA device here; leave the option out")
-    return load_run(run, tokenizer=tokenizer, step=step, device="cuda" if there and device != "cpu" else "cpu")
+    kind = "cuda" if there and device != "cpu" else "cpu"
+    return load_run(run, tokenizer=tokenizer, step=step, device=kind, precision=precision)
 
 
 @dataclass(frozen=True)
@@ -111,11 +119,12 @@ class Prompt:
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
               help="Texts made at a time; changes none of them.")  # fmt: skip
 @loading_options
+@precision_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text.")
 def generate(
     run: Path, given: tuple[str, ...], file: str | None, languages: tuple[str, ...], lang_tokens: int,
     tree: Path | None, num: int, max_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int,
-    batch_size: int, step: Step, tokenizer: Path | None, device: str, as_json: bool,
+    batch_size: int, step: Step, tokenizer: Path | None, device: str, precision: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Continue texts with a checkpoint of RUN.
 
@@ -135,7 +144,7 @@ def generate(
         )
     wanted = [lang for names in languages for lang in names.split(",") if lang]
     texts = [*given, *(read_prompts(file) if file is not None else [])]
-    loaded = load(run, tokenizer, step, device)
+    loaded = load(run, tokenizer, step, device, precision)
     from train.generate import Sampling, generate_texts
     from train.text import encode
 
@@ -149,7 +158,7 @@ def generate(
         loaded, [prompt.ids for prompt in prompts], sampling, num=num, batch_size=batch_size, seed=seed
     )
     several = len(prompts) * num > 1
-    for text in found:
+    for text in _counted(found, len(prompts) * num):
         prompt = prompts[text.number]
         if as_json:
             record = {
@@ -163,6 +172,16 @@ def generate(
             place = place or f"prompt {text.number + 1:,}" + (f", text {text.sample + 1:,}" if num > 1 else "")
             click.echo(f"--- {place}")
         click.echo(prompt.text + text.text)
+
+
+def _counted(texts: Iterator[Continuation], total: int) -> Iterable[Continuation]:
+    """The texts, with a bar where standard error is a terminal that they do not go to themselves."""
+    if total == 1 or not sys.stderr.isatty() or sys.stdout.isatty():
+        return texts
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(texts, "generating", total, console=Console(stderr=True), transient=True)
 
 
 def read_prompts(file: str) -> list[str]:

@@ -36,7 +36,7 @@ from train.run_dir import StopSignal, sole_writer, write_json
 from train.step import LossScale, StepResult, train_step
 from train.text import load_tokenizer, token_bytes
 from train.token_tree import TokenTree, check_ids, open_token_tree, training_weights
-from train.trackers import open_tracker
+from train.trackers import check_tracker, open_tracker
 from train.watch import Watch
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def train(
     kind = device_kind(config)
     with joined(kind) as ranks, torch_settings(config, kind, ranks) as device:
         check_world(config, ranks.world)
+        check_tracker(config)
         progress = progress if progress is not None and ranks.is_first else Silent()
         # One process reads the shards whole; the others trust it.
         verify = config.verify if ranks.is_first else "size"

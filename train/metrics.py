@@ -1,4 +1,4 @@
-"""Records of a run: one JSON line each in ``metrics.jsonl``, and the same numbers as TensorBoard events.
+"""Records of a run: one JSON line each in ``metrics.jsonl``, and the same numbers to TensorBoard and a tracker.
 
 ``kind`` is ``train`` (every ``log_every`` steps: step, tokens, loss in nats per token, balance, z, lr, grad_norm, load
 by MoE layer and expert, its entropy, max_load and min_load by MoE layer, dead experts by MoE layer, dropped share,
@@ -18,6 +18,8 @@ from lola_data.errors import TrainingError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from train.trackers import Tracker
 
 
 MACHINE = ("tokens_per_second", "mfu", "memory_bytes", "loader_share")
@@ -44,9 +46,14 @@ class MetricsLog:
         run_dir: where ``metrics.jsonl`` and ``tensorboard/`` are.
         step: steps done; 0 begins anew.
         tensorboard: whether to write events too.
+        tracker: that gets the same numbers, with those of earlier records that it lacks; closed together with this.
+
+    Raises:
+        TrainingError: the folder cannot be written to.
     """
 
-    def __init__(self, run_dir: Path, *, step: int, tensorboard: bool) -> None:
+    def __init__(self, run_dir: Path, *, step: int, tensorboard: bool, tracker: Tracker | None = None) -> None:
+        self._tracker = tracker
         self.path = run_dir / "metrics.jsonl"
         self.notice = ""
         """Why no TensorBoard events are written though they were asked for; empty otherwise."""
@@ -60,7 +67,13 @@ class MetricsLog:
             temporary.replace(self.path)
             self._stream: TextIO = self.path.open("a", encoding="utf-8")
         except OSError as error:
+            if tracker is not None:
+                tracker.close(failed=True)
             raise self._cannot_write(error) from error
+        if tracker is not None and tracker.missing_from is not None:
+            for record in kept:
+                if record["step"] >= tracker.missing_from:
+                    tracker.write(dict(_scalars(record)), record["step"])
         self._events: Any = None
         if tensorboard:
             try:
@@ -73,10 +86,12 @@ class MetricsLog:
     def __enter__(self) -> MetricsLog:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stream.close()
         if self._events is not None:
             self._events.close()
+        if self._tracker is not None:
+            self._tracker.close(failed=kind is not None)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it is handed to the system at once, so a kill of the process does not lose it."""
@@ -88,6 +103,8 @@ class MetricsLog:
         if self._events is not None:
             for name, value in _scalars(record):
                 self._events.add_scalar(name, value, record["step"])
+        if self._tracker is not None:
+            self._tracker.write(dict(_scalars(record)), record["step"])
 
     def sync(self) -> None:
         """Wait until all records are on the disk."""
@@ -126,7 +143,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _scalars(record: dict[str, Any]) -> list[tuple[str, float]]:
-    """TensorBoard tags: ``train/loss``, ``load/layer1/expert03``, ``epochs/de``, ``valid/loss/de``, ..."""
+    """Tags and values: ``train/loss``, ``load/layer1/expert03``, ``epochs/de``, ``valid/loss/de``, ..."""
     kind = record["kind"]
     scalars: list[tuple[str, float]] = []
     for key, value in record.items():

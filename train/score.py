@@ -25,7 +25,7 @@ import torch
 from train.model import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -93,13 +93,22 @@ class _Language:
 
 
 @torch.no_grad()
-def score_documents(model: Decoder, documents: Iterable[Document], *, rows: int) -> dict[str, Score]:
+def score_documents(
+    model: Decoder,
+    documents: Iterable[Document],
+    *,
+    rows: int,
+    autocast: torch.dtype | None = None,
+    told: Callable[[str, Score], None] | None = None,
+) -> dict[str, Score]:
     """Score documents, languages in any order; they are read as they come, and ``rows`` windows kept at a time.
 
     Args:
         model: in evaluation mode.
         documents: those of a language in order.
         rows: windows in one forward pass. Up to the rounding of sums it does not change the result.
+        autocast: type that a forward pass computes in where that is safe; None: that of the weights.
+        told: called behind each document with its language and what of that was read so far.
 
     Returns:
         The score of each language, sorted by name.
@@ -113,7 +122,8 @@ def score_documents(model: Decoder, documents: Iterable[Document], *, rows: int)
             return
         inputs = torch.from_numpy(np.stack([inputs for _, inputs, _ in windows])).to(device)
         targets = torch.from_numpy(np.stack([targets for _, _, targets in windows])).to(device)
-        nll_BS = model(inputs, targets).nll_BS
+        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+            nll_BS = model(inputs, targets).nll_BS
         for (lang, _, _), nll in zip(windows, nll_BS.double().sum(1).tolist(), strict=True):
             languages[lang].score.nll += nll
         windows.clear()
@@ -143,6 +153,8 @@ def score_documents(model: Decoder, documents: Iterable[Document], *, rows: int)
         state.count += document.ids.size
         if state.count >= width:
             cut(document.lang, rest=False)
+        if told is not None:
+            told(document.lang, state.score)
     for lang in sorted(languages):
         cut(lang, rest=True)
     run()

@@ -6,14 +6,18 @@ import csv
 import io
 import json
 import math
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from train.generate_cli import load, loading_options
+from train.generate_cli import load, loading_options, precision_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from train.generate import Step
     from train.score import Score
 
@@ -31,12 +35,13 @@ _COLUMNS: tuple[str, ...] = ("lang", "documents", "tokens", "bytes", "loss", "pe
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True,
               help="Windows in one forward pass.")  # fmt: skip
 @loading_options
+@precision_option
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write the table as CSV too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def evaluate(
     run: Path, paths: tuple[str, ...], languages: tuple[str, ...], split: str | None, max_tokens: int | None,
     documents: int | None, per_line: bool, batch_size: int, step: Step, tokenizer: Path | None, device: str,
-    csv_path: str | None, as_json: bool,
+    precision: str, csv_path: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Perplexity and bits per byte of a checkpoint of RUN, per language, on any text or tokens.
 
@@ -57,7 +62,7 @@ def evaluate(
       lola-data evaluate runs/first flores/*.txt --per-line --csv flores.csv
       lola-data evaluate runs/first work/demo/sampled --lang de,yo --documents 100 --step best
     """
-    loaded = load(run, tokenizer, step, device)
+    loaded = load(run, tokenizer, step, device, precision)
     from train.score import mean_score, score_documents
     from train.score_input import ScoreInput
 
@@ -65,7 +70,8 @@ def evaluate(
     source = ScoreInput(
         paths, loaded, wanted, split=split, max_tokens=max_tokens, documents=documents, per_line=per_line
     )
-    scores = score_documents(loaded.model, source, rows=batch_size)
+    with _shown() as told:
+        scores = score_documents(loaded.model, source, rows=batch_size, autocast=loaded.autocast, told=told)
     for lang, skipped in sorted(source.skipped.items()):
         click.echo(f"{lang}: documents skipped: {skipped}", err=True)
     if not scores:
@@ -87,6 +93,47 @@ def evaluate(
         return
     click.echo(f"step {loaded.step:,}")
     click.echo(table(rows, mean))
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[str, Score], None] | None]:
+    """On a terminal a line that says what is being scored and how fast, while it lasts; elsewhere nothing.
+
+    How much there is in all is not known before it was read.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+    from rich.text import Text
+
+    class What(TextColumn):
+        """A name of a stranger's folder is text, not markup."""
+
+        def render(self, task: Any) -> Text:
+            seconds = task.elapsed or 0
+            speed = f", {task.completed / seconds:,.0f} tokens/s" if seconds >= 1 else ""
+            return Text(f"{task.description}{speed}", no_wrap=True)
+
+    from lola_data.shown_text import plain
+
+    read: dict[str, int] = {}
+    total = 0
+    bar = Progress(SpinnerColumn(), What(""), console=Console(stderr=True), transient=True)
+    with bar:
+        task = bar.add_task("reading", total=None)
+
+        def told(lang: str, score: Score) -> None:
+            nonlocal total
+            total += score.tokens - read.get(lang, 0)
+            read[lang] = score.tokens
+            said = f"{plain(lang)}: {score.documents:,} documents, {score.tokens:,} tokens"
+            if len(read) > 1:
+                said += f"; {len(read):,} languages, {total:,} tokens"
+            bar.update(task, completed=total, description=said)
+
+        yield told
 
 
 def row_of(lang: str, score: Score) -> dict[str, Any]:

@@ -77,21 +77,22 @@ def tree(tmp_path: Path) -> Path:
     )
 
 
+def tiny_settings(**changes: Any) -> TrainConfig:
+    """Settings of a model that trains in milliseconds; ``tiny_settings(seed=1, model={"layers": 1})`` changes some."""
+    base: dict[str, Any] = {
+        "model": {"layers": 2, "d_model": 16, "heads": 2, "seq_len": 16, "experts": 4, "vocab_multiple": 4},
+        "tokens": 10 * 4 * 16,
+        "batch_size": 4,
+        "log_every": 1,
+        "eval_every": 4,
+        "checkpoint_every": 3,
+        "tensorboard": False,
+        "threads": 1,
+    }
+    return TrainConfig.from_dict(base).replace(changes)
+
+
 @pytest.fixture
 def tiny() -> Callable[..., TrainConfig]:
-    """Settings of a model that trains in milliseconds; ``tiny(seed=1, model={"layers": 1})`` changes some."""
-
-    def make(**changes: Any) -> TrainConfig:
-        base: dict[str, Any] = {
-            "model": {"layers": 2, "d_model": 16, "heads": 2, "seq_len": 16, "experts": 4, "vocab_multiple": 4},
-            "tokens": 10 * 4 * 16,
-            "batch_size": 4,
-            "log_every": 1,
-            "eval_every": 4,
-            "checkpoint_every": 3,
-            "tensorboard": False,
-            "threads": 1,
-        }
-        return TrainConfig.from_dict(base).replace(changes)
-
-    return make
+    """:func:`tiny_settings`."""
+    return tiny_settings

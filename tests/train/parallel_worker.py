@@ -30,8 +30,9 @@ from train.ranks import ALONE, Ranks, joined
 from train.step import train_step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
     from pathlib import Path
 
     from torch import Tensor
@@ -49,17 +50,17 @@ class Ended:
     error: BaseException | None = None
 
 
-def run_all(world: int, function: Callable[..., Any], *arguments: Any) -> list[Ended]:
-    """Call ``function(*arguments)`` in ``world`` processes; how each of them ended, by rank.
-
-    Raises:
-        AssertionError: a process neither returned nor raised; all are killed then.
-    """
+@contextlib.contextmanager
+def started(
+    world: int, function: Callable[..., Any], *arguments: Any
+) -> Iterator[list[tuple[BaseProcess, Connection]]]:
+    """``world`` processes that call ``function(*arguments)``, each with the end at which its :class:`Ended` comes; they
+    are killed at the end if they still run."""
     context = multiprocessing.get_context("forkserver")
     # Torch imports the second one at the first step of an optimiser.
     context.set_forkserver_preload(["train.loop", "torch._dynamo"])
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-    processes, ends = [], []
+    begun: list[tuple[BaseProcess, Connection]] = []
     for rank in range(world):
         mine, theirs = context.Pipe(duplex=False)
         variables = {
@@ -69,21 +70,31 @@ def run_all(world: int, function: Callable[..., Any], *arguments: Any) -> list[E
         process = context.Process(target=_call, args=(theirs, variables, function, arguments), daemon=True)
         process.start()
         theirs.close()
-        processes.append(process)
-        ends.append(mine)
-    last, ended = time.monotonic() + HUNG, []
+        begun.append((process, mine))
     try:
-        for rank, mine in enumerate(ends):
+        yield begun
+    finally:
+        for process, mine in begun:
+            process.join(1)
+            process.kill()
+            process.join()
+            mine.close()
+
+
+def run_all(world: int, function: Callable[..., Any], *arguments: Any) -> list[Ended]:
+    """Call ``function(*arguments)`` in ``world`` processes; how each of them ended, by rank.
+
+    Raises:
+        AssertionError: a process neither returned nor raised; all are killed then.
+    """
+    last, ended = time.monotonic() + HUNG, []
+    with started(world, function, *arguments) as begun:
+        for rank, (_, mine) in enumerate(begun):
             assert mine.poll(max(0.0, last - time.monotonic())), f"process {rank} of {world} hangs"
             try:
                 ended.append(mine.recv())
             except EOFError:
                 raise AssertionError(f"process {rank} of {world} died") from None
-    finally:
-        for process in processes:
-            process.join(1)
-            process.kill()
-            process.join()
     return ended
 
 
@@ -108,7 +119,8 @@ def _call(end: Connection, variables: dict[str, str], function: Callable[..., An
 
         error.add_note(traceback.format_exc())
         ended = Ended(error=error)
-    end.send(ended)
+    with contextlib.suppress(BrokenPipeError):  # whoever began it may have what it wanted
+        end.send(ended)
     end.close()
 
 

@@ -3,17 +3,14 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import torch
 
 from lola_data.errors import TrainingError
 from lola_data.train_config import TrainConfig
-from train.checkpoint import Identity, Saver, best_of, check_identity, newest_checkpoint
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from train.checkpoint import Identity, Saver, best_of, check_identity, checkpoint_of, newest_checkpoint
 
 IDENTITY = Identity(
     TrainConfig().to_dict(),
@@ -106,6 +103,25 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, fault: str):
     found = newest_checkpoint(tmp_path)
     assert found is not None
     assert found.step == 5
+
+
+def test_the_checkpoint_of_a_step_is_found_without_reading_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = {step: save(tmp_path, step) for step in (3, 6, 123_456_789)}
+    opened: list[Path] = []
+    really = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode, **more: opened.append(path) or really(path, *mode, **more))
+    for step, path in paths.items():
+        found = checkpoint_of(tmp_path, step)
+        assert found is not None
+        assert (found.step, found.path) == (step, path)
+        assert {one.parent for one in opened} == {path}
+        opened.clear()
+    assert checkpoint_of(tmp_path, 4) is checkpoint_of(tmp_path / "none", 3) is None
+    assert not opened
+    (tmp_path / "step_00000003").rename(tmp_path / "step_00000004")
+    assert checkpoint_of(tmp_path, 4) is None, "its record says another step"
+    (paths[6] / ".metadata").unlink()
+    assert checkpoint_of(tmp_path, 6) is None, "not whole"
 
 
 def test_leftovers_of_a_kill_are_swept_away(tmp_path: Path):

@@ -164,7 +164,55 @@ def test_recipe_names_tree_run_and_settings(
     code, _, errors = lola_data(capsys, "train", "--recipe", recipe, "--preset", "demo")
     assert (code, "not both" in errors) == (2, True)
     code, _, errors = lola_data(capsys, "train", "--preset", "demo")
-    assert (code, "give --recipe" in errors) == (2, True)
+    assert (code, "or a recipe" in errors) == (2, True)
+
+
+@pytest.fixture
+def recipe(tree: Path, tmp_path: Path, tiny: Callable[..., TrainConfig]) -> Path:
+    """A recipe whose work folder holds ``tree``; 10 steps."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "tokens").symlink_to(tree)
+    path = tmp_path / "my.yaml"
+    path.write_text(json.dumps({"workdir": str(tmp_path / "work"), "train": tiny().to_dict()}))
+    return path
+
+
+@pytest.mark.parametrize("name", ["my.yaml", "my.YML", "settings"])
+def test_a_file_in_the_place_of_the_tree_is_a_recipe(
+    recipe: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+):
+    path = recipe.rename(tmp_path / name)
+    code, _, errors = lola_data(capsys, "train", path, "--max-steps", "2")
+    assert (code, "at step 2 of 10" in errors) == (0, True)
+    assert (tmp_path / "work" / "runs" / "moe" / "config.json").is_file()
+    code, _, errors = lola_data(capsys, "train", path, tmp_path / "second", "--seed", "9", "--max-steps", "1")
+    assert (code, "at step 1 of 10" in errors) == (0, True)
+    written = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert (written["config"]["seed"], written["config"]["model"]["d_model"]) == (9, 16)
+
+
+def test_a_folder_called_like_a_recipe_is_a_tree(
+    tree: Path, tmp_path: Path, settings: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tree.rename(tmp_path / "tokens.yaml")
+    command = ("train", folder, tmp_path / "run", "--config", settings, "--max-steps", "1")
+    assert lola_data(capsys, *command)[0] == 0
+    assert (tmp_path / "run" / "config.json").is_file()
+
+
+def test_errors_of_a_recipe_in_the_place_of_the_tree(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for arguments, message in (
+        ((tmp_path / "none.yaml",), "none.yaml: no such recipe; `lola-data init` writes one"),
+        ((recipe, "--preset", "demo"), "give a recipe or --preset, not both"),
+        ((recipe, "--recipe", recipe), "are two recipes; give one"),
+    ):
+        code, _, errors = lola_data(capsys, "train", *arguments)
+        assert (code, message in errors) == (2, True)
+        assert "Traceback" not in errors
+    recipe.write_text("train: {sed: 1}")
+    code, _, errors = lola_data(capsys, "train", recipe)
+    assert (code, "my.yaml" in errors, "did you mean `seed`" in errors) == (2, True, True)
+    assert not (tmp_path / "work" / "runs").exists()
 
 
 def test_summary_table():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -9,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from lola_data.errors import TrainingError
-from tests.train.conftest import write_tree
+from tests.train.conftest import tiny_settings, write_tree
 from tokenizer.encode import Encoder
+from train import checkpoint
 from train.generate import (
     LoadedRun,
     Sampling,
@@ -51,9 +53,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prefix.with_suffix(".model")
 
 
-@pytest.fixture
-def run(tokenizer: Path, tmp_path: Path, tiny: Callable[..., TrainConfig]) -> Path:
-    """A run that has learnt two sentences by heart."""
+@pytest.fixture(scope="module")
+def trained(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that has learnt two sentences by heart."""
+    folder = tmp_path_factory.mktemp("trained")
     processor = load_tokenizer(tokenizer)
     docs = [[*processor.encode(text), EOD] for text in ("der hund und die katze", "le chien et le chat")]
     facts = {
@@ -62,9 +65,17 @@ def run(tokenizer: Path, tmp_path: Path, tiny: Callable[..., TrainConfig]) -> Pa
         "vocab_size": processor.get_piece_size(),
         "eod_id": EOD,
     }
-    root = write_tree(tmp_path / "tokens", {"train": {"de": [docs[:1]], "fr": [docs[1:]]}}, tokenizer=facts)
+    root = write_tree(folder / "tokens", {"train": {"de": [docs[:1]], "fr": [docs[1:]]}}, tokenizer=facts)
     (root / "tokenizer.model").write_bytes(tokenizer.read_bytes())
-    train(tiny(tokens=150 * 64, learning_rate=0.01, log_every=50), root, tmp_path / "run")
+    changes = {"tokens": 150 * 64, "learning_rate": 0.01, "log_every": 50, "eval_every": 0, "checkpoint_every": 30}
+    train(tiny_settings(**changes), root, folder / "run")
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, to do with as one likes."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run"
 
 
@@ -276,6 +287,30 @@ def test_texts_do_not_hang_on_the_batch_size(tiny: Callable[..., TrainConfig], t
     assert len({text.text for text in texts[0] if text.number == 0}) == 3
     first = generate_text(run, "der hund", max_tokens=20, temperature=1.5, seed=11)
     assert first == texts[0][0].text
+
+
+def test_a_step_is_loaded_and_others_are_not_read(run: Path, monkeypatch: pytest.MonkeyPatch):
+    steps = sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step_*"))
+    assert len(steps) > 1
+    digested: set[str] = set()
+    really = checkpoint._fingerprint
+    monkeypatch.setattr(checkpoint, "_fingerprint", lambda path: digested.add(path.parent.name) or really(path))
+    assert load_run(run, step=steps[0]).step == steps[0]
+    assert digested == {f"step_{steps[0]:08d}"}
+    with pytest.raises(TrainingError, match=r"no whole checkpoint of step 7; there are: .*150"):
+        load_run(run, step=7)
+
+
+def test_texts_in_bf16(run: Path):
+    loaded = load_run(run, precision="bf16")
+    assert loaded.autocast == torch.bfloat16
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+    seen: set[bool] = set()
+    loaded.model.blocks[0].register_forward_pre_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    # What was learnt by heart is far from any rounding.
+    assert generate_text(loaded, "der hund", temperature=0) == " und die katze"
+    assert seen == {True}
+    assert load_run(run).autocast is load_run(run, precision="auto").autocast is None, "on the CPU"
 
 
 def test_best_is_the_checkpoint_of_the_least_held_out_loss(tmp_path: Path):

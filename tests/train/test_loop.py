@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import torch._dynamo
+from torch._dynamo.utils import counters
 
 from lola_data.errors import TrainingError
 from tests.train.conftest import documents, write_tree
@@ -19,6 +21,7 @@ from train.checkpoint import newest_checkpoint
 from train.device import autocasts
 from train.loop import train
 from train.metrics import MACHINE, read_metrics
+from train.model import Block
 from train.progress import Lines
 
 if TYPE_CHECKING:
@@ -119,6 +122,7 @@ SCRIPT = """
 import sys
 from lola_data.train_config import TrainConfig
 from train.loop import train
+import functools
 import json
 train(TrainConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])
 """
@@ -137,23 +141,6 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> Non
         if any(record["step"] >= step for record in read_metrics(run / "metrics.jsonl")):
             return
         time.sleep(0.005)
-
-
-def test_killed_at_random_moments_it_ends_the_same(tree: Path, tmp_path: Path, tiny: Callable[..., TrainConfig]):
-    config = tiny(tokens=150 * 64, checkpoint_every=7, eval_every=25)
-    train(config, tree, tmp_path / "whole")
-    rng = random.Random(0)
-    kills = 0
-    for step in (20, 70):
-        process = start(config, tree, tmp_path / "cut")
-        wait_for_step(tmp_path / "cut", step, process)
-        time.sleep(rng.random() * 0.05)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        process.communicate()
-    assert kills >= 1
-    train(config, tree, tmp_path / "cut")
-    assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
 def test_sigterm_saves_and_returns(tree: Path, tmp_path: Path, tiny: Callable[..., TrainConfig]):
@@ -358,3 +345,31 @@ def test_bfloat16_on_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Tesla T4")
     with pytest.raises(TrainingError, match="bf16, but Tesla T4 has no bfloat16 arithmetic; set precision to fp32"):
         autocasts(tiny(precision="bf16"), torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"moe_backend": "grouped", "micro_batch": 2},
+        {"recompute": True, "model": {"capacity_factor": 1.0}},
+    ],
+)
+def test_compiled_blocks_give_the_same_run(
+    tree: Path, tmp_path: Path, tiny: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch, changes: dict
+):
+    # All of torch.compile but its last part, which writes machine code and takes minutes.
+    monkeypatch.setattr(Block, "compile", functools.partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    config = tiny(tokens=5 * 64, eval_every=2, **changes)
+    train(config, tree, tmp_path / "plain")
+    assert not counters["stats"]
+    train(config.replace({"compile": True}), tree, tmp_path / "compiled")
+    assert counters["stats"]["unique_graphs"] >= 4
+    assert counters["frames"]["ok"] == counters["frames"]["total"]
+    assert all("moe_experts" in why for why in counters["graph_break"])
+    plain, compiled = (records_of(tmp_path / name) for name in ("plain", "compiled"))
+    for a, b in zip(plain, compiled, strict=True):
+        assert (a["kind"], a["step"]) == (b["kind"], b["step"])
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+    torch._dynamo.reset()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -144,6 +145,50 @@ def test_evaluate_prints_and_writes_the_same(asked: list[object], tmp_path: Path
     ]
     code, _, errors = lola_data(capsys, "evaluate", tmp_path, text_tree(tmp_path / "empty", de=[b""]))
     assert (code, "no document to score" in errors) == (1, True)
+
+
+def on_a_terminal(stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("TTY_COMPATIBLE", raising=False)
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+
+
+def test_evaluate_says_how_far_it_is_on_a_terminal_alone(
+    asked: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    command = ("evaluate", tmp_path, text_tree(tmp_path / "text", **{"[b]": encoded(*GERMAN)}), "--json")
+    code, output, errors = lola_data(capsys, *command)
+    assert (code, errors) == (0, "")
+    tokens = json.loads(output)["languages"]["[b]"]["tokens"]
+    on_a_terminal(sys.stderr, monkeypatch)
+    code, shown, errors = lola_data(capsys, *command)
+    assert (code, shown) == (0, output)
+    assert f"[b]: 3 documents, {tokens} tokens" in errors
+
+
+def test_generate_says_how_far_it_is_where_its_texts_go_elsewhere(
+    asked: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    command = ("generate", tmp_path, "--prompt", "der hund", "--max-tokens", "3", "--num", "2")
+    code, output, errors = lola_data(capsys, *command)
+    assert (code, errors) == (0, "")
+    on_a_terminal(sys.stderr, monkeypatch)
+    code, shown, errors = lola_data(capsys, *command)
+    assert (code, shown, "generating" in errors) == (0, output, True)
+    on_a_terminal(sys.stdout, monkeypatch)
+    code, shown, errors = lola_data(capsys, *command)
+    assert (code, shown, errors) == (0, output, "")
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+def test_precision_is_passed_on(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[object] = []
+    monkeypatch.setattr("train.generate.load_run", lambda *_, precision, **__: seen.append(precision) or sys.exit(0))
+    for arguments in ([], ["--precision", "bf16"], ["--precision", "auto"]):
+        lola_data(capsys, command, tmp_path, *(["x"] if command == "evaluate" else []), *arguments)
+    assert seen == ["fp32", "bf16", "auto"]
 
 
 def test_export_lists_what_it_wrote(asked: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]):

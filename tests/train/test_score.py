@@ -17,6 +17,7 @@ from tests.train.conftest import documents, write_tree
 from train.evaluate import evaluate, make_held_out
 from train.generate import LoadedRun
 from train.model import Decoder
+from train.moe import MixtureOfExperts
 from train.score import Document, Score, mean_score, score_documents
 from train.score_input import ScoreInput, Skipped
 from train.text import encode, load_tokenizer, token_bytes
@@ -24,6 +25,8 @@ from train.text import encode, load_tokenizer, token_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from torch import Tensor
 
     from lola_data.train_config import TrainConfig
 
@@ -97,6 +100,43 @@ def test_formulas_by_hand(run: LoadedRun, tmp_path: Path):
     assert mean["loss"] == pytest.approx((found["de"].loss + found["fr"].loss) / 2)
     assert mean["perplexity"] == pytest.approx(math.sqrt(found["de"].perplexity * found["fr"].perplexity))
     assert mean["bits_per_byte"] == pytest.approx((found["de"].bits_per_byte + found["fr"].bits_per_byte) / 2)
+
+
+def test_scores_in_bf16_are_close_and_the_router_stays_fp32(
+    run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = ScoreInput([str(text_tree(tmp_path / "text", de=encoded(*GERMAN), fr=encoded(*FRENCH)))], run)
+    seen: dict[str, set[torch.dtype]] = {"router": set(), "attention": set()}
+    route = MixtureOfExperts.route
+
+    def watched(self: MixtureOfExperts, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        made = route(self, x_TD)
+        seen["router"].update(tensor.dtype for tensor in made)
+        return made
+
+    monkeypatch.setattr(MixtureOfExperts, "route", watched)
+    for name, module in run.model.named_modules():
+        if name.endswith("attention"):
+            module.register_forward_hook(lambda _, given, made: seen["attention"].add(made.dtype))
+    full = score_documents(run.model, source, rows=4)
+    assert seen == {"router": {torch.float32}, "attention": {torch.float32}}
+    half = score_documents(run.model, source, rows=4, autocast=torch.bfloat16)
+    assert seen == {"router": {torch.float32}, "attention": {torch.float32, torch.bfloat16}}
+    for lang, score_ in full.items():
+        assert half[lang].loss == pytest.approx(score_.loss, rel=0.02)
+        assert half[lang].loss != score_.loss
+        assert (half[lang].tokens, half[lang].bytes) == (score_.tokens, score_.bytes)
+
+
+def test_what_was_read_is_told(run: LoadedRun):
+    told: list[tuple[str, int, int]] = []
+    documents = [
+        Document("de", np.arange(5, 8), 3), Document("fr", np.arange(5, 9), 4), Document("de", np.array([EOD]), 0, 0),
+    ]  # fmt: skip
+    score_documents(
+        run.model, documents, rows=2, told=lambda lang, so_far: told.append((lang, so_far.documents, so_far.tokens))
+    )
+    assert told == [("de", 1, 3), ("fr", 1, 4), ("de", 1, 4)]
 
 
 def test_a_uniform_model_has_the_vocabulary_as_its_perplexity(run: LoadedRun):

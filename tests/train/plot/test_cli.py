@@ -77,7 +77,7 @@ def test_errors(make_run: Callable[..., Path], tmp_path: Path):
 
 def test_train_itself_is_as_it_was(tmp_path: Path):
     for words, code, told in (
-        (("train", "--help"), 0, "Usage: lola-data train [OPTIONS] [TREE] [RUN]\n"),
+        (("train", "--help"), 0, "Usage: lola-data train [OPTIONS] RECIPE|TREE [RUN]\n"),
         (("train", "plot", "--help"), 0, "Usage: lola-data train plot [OPTIONS] RUN..."),
         (("train",), 2, "name TREE"),
         (("train", tmp_path / "a", tmp_path / "b", "c"), 2, "unexpected extra argument"),
