@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ def torch_settings(config: TrainConfig, kind: str, ranks: Ranks) -> Iterator[tor
                 torch.set_num_threads(config.threads)
             torch.use_deterministic_algorithms(config.deterministic)
             if kind == "cuda":
+                if config.deterministic:
+                    # Without it torch refuses the first matrix product; it is read at that.
+                    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.cuda.set_device(ranks.local)
             yield torch.device(kind, ranks.local) if kind == "cuda" else torch.device(kind)
     finally:

@@ -18,7 +18,6 @@ from torch._dynamo.utils import counters
 from lola_data.errors import TrainingError
 from tests.train.conftest import documents, write_tree
 from train.checkpoint import newest_checkpoint
-from train.device import autocasts
 from train.loop import train
 from train.metrics import MACHINE, read_metrics
 from train.model import Block
@@ -313,38 +312,6 @@ def test_the_process_is_left_as_it_was(tree: Path, tmp_path: Path, tiny: Callabl
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
-
-
-@pytest.mark.parametrize(
-    ("device", "able", "precision", "expected"),
-    [
-        ("cuda", True, "auto", torch.bfloat16),
-        ("cuda", True, "bf16", torch.bfloat16),
-        ("cuda", True, "fp32", None),
-        ("cuda", False, "auto", None),
-        ("cuda", False, "fp32", None),
-        ("cpu", False, "auto", None),
-        ("cpu", False, "bf16", torch.bfloat16),
-    ],
-)
-def test_bfloat16_is_taken_where_the_device_has_it(
-    monkeypatch: pytest.MonkeyPatch,
-    tiny: Callable[..., TrainConfig],
-    device: str,
-    able: bool,
-    precision: str,
-    expected: torch.dtype | None,
-):
-    # A device before compute capability 8.0 emulates bfloat16, slower than fp32: torch says yes unless asked strictly.
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: able or including_emulation)
-    assert autocasts(tiny(precision=precision), torch.device(device)) is expected
-
-
-def test_bfloat16_on_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPatch, tiny: Callable[..., TrainConfig]):
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Tesla T4")
-    with pytest.raises(TrainingError, match="bf16, but Tesla T4 has no bfloat16 arithmetic; set precision to fp32"):
-        autocasts(tiny(precision="bf16"), torch.device("cuda"))
 
 
 @pytest.mark.parametrize(
