@@ -55,10 +55,7 @@ def train(recipe: Recipe, layout: Layout) -> DriverStage:
 
         result = run_training(config, layout.tree("tokenize"), layout.run, progress=console_progress())
         if result.summary is None:
-            raise StageError(
-                f"train: stopped by {result.stopped_by or 'request'} at step {result.step:,} of {result.steps:,}, "
-                f"with a checkpoint; run the same command again to go on"
-            )
+            raise StageError(f"train: {result.told()}; run the same command again to go on")
         parts = [path for path, _ in storage.list_files(layout.run, ".distcp")]
         newest = max(path.rpartition("/")[0] for path in parts)
         made = ["config.json", "summary.json", f"{newest}/.metadata", f"{newest}/checkpoint.json"]

@@ -13,6 +13,7 @@ from lola_data.layout import Layout
 from lola_data.section_options import section_options, section_values
 from lola_data.train_config import PRESETS, TrainConfig
 from train.plot.cli import plot
+from train.run_dir import StopSignal
 from train.subcommands import CommandWithSubcommands
 from train.threads import let_threads_sleep
 
@@ -78,10 +79,14 @@ def train(
         raise click.UsageError("name TREE (token shards) and RUN (a folder for the run), or a recipe (my.yaml)")
     config = make_config(config, config_file, section_values(TrainConfig, settings))
     let_threads_sleep()
-    from train.loop import train as run_training
-    from train.progress import console_progress
+    # From here on, since a scheduler's signal may come while torch is imported.
+    with StopSignal() as stop:
+        from train.loop import train as run_training
+        from train.progress import console_progress
 
-    result = run_training(config, tree, run, resume=resume, max_steps_this_run=max_steps, progress=console_progress())
+        result = run_training(
+            config, tree, run, resume=resume, max_steps_this_run=max_steps, progress=console_progress(), stop=stop
+        )
     if result.is_first:
         _print_result(result, as_json)
 
@@ -136,12 +141,7 @@ def _cell(value: float | None, width: int) -> str:
 
 def _print_result(result: TrainResult, as_json: bool) -> None:
     if result.summary is None:
-        cause = f" by {result.stopped_by}" if result.stopped_by else ""
-        click.echo(
-            f"stopped{cause} at step {result.step:,} of {result.steps:,}, with a checkpoint; "
-            "the same command goes on from there",
-            err=True,
-        )
+        click.echo(f"{result.told()}; the same command goes on from there", err=True)
     elif as_json:
         click.echo(json.dumps(result.summary, ensure_ascii=False))
     else:

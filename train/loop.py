@@ -73,6 +73,13 @@ class TrainResult:
         """Whether the run is complete."""
         return self.summary is not None
 
+    def told(self) -> str:
+        """In a line, how a run that is not complete was stopped."""
+        cause = f" by {self.stopped_by}" if self.stopped_by else ""
+        # Before the first step there is nothing to save.
+        where = "with a checkpoint" if self.step else "before its first step"
+        return f"stopped{cause} at step {self.step:,} of {self.steps:,}, {where}"
+
 
 def train(
     config: TrainConfig,
@@ -82,10 +89,11 @@ def train(
     resume: Literal["auto", "never"] = "auto",
     max_steps_this_run: int | None = None,
     progress: Progress | None = None,
+    stop: StopSignal | None = None,
 ) -> TrainResult:
     """Train a model, or go on training it.
 
-    SIGTERM and SIGINT end the run after the step at hand, with a checkpoint; the call then returns as usual.
+    A signal to stop ends the run after the step at hand, with a checkpoint; the call then returns as usual.
 
     Args:
         config: settings.
@@ -94,6 +102,7 @@ def train(
         resume: ``auto`` goes on from the newest whole checkpoint, if any; ``never`` refuses a directory that has one.
         max_steps_this_run: stop, with a checkpoint, after so many steps.
         progress: told what happens; nothing is shown by default.
+        stop: listens to signals already; by default they are listened to from the first step on.
 
     Raises:
         TrainingError: shards that are missing or changed, a checkpoint of another run, a loss that is not finite, a
@@ -110,10 +119,10 @@ def train(
         tree = open_token_tree(tokens_dir, verify, vocab_size=config.vocab_size, eod_id=config.eod_id)
         with sole_writer(run_dir) if ranks.is_first else nullcontext():
             run = _Run(config, tree, Path(tokens_dir), run_dir, device, progress, ranks)
-            return _go_on(run, resume, max_steps_this_run)
+            return _go_on(run, resume, max_steps_this_run, stop)
 
 
-def _go_on(run: _Run, resume: str, max_steps_this_run: int | None) -> TrainResult:
+def _go_on(run: _Run, resume: str, max_steps_this_run: int | None, listening: StopSignal | None) -> TrainResult:
     config, run_dir, progress = run.config, run.run_dir, run.progress
     done = run.restore(resume)
     summary = _read_summary(run_dir / "summary.json") if done == config.steps else None
@@ -125,7 +134,7 @@ def _go_on(run: _Run, resume: str, max_steps_this_run: int | None) -> TrainResul
         (run_dir / "summary.json").unlink(missing_ok=True)
     last = config.steps if max_steps_this_run is None else min(config.steps, done + max_steps_this_run)
     try:
-        with StopSignal() as stop:
+        with nullcontext(listening) if listening is not None else StopSignal() as stop:
             reached, held_out_loss = run.train_to(last, stop)
     finally:
         progress.close()
@@ -223,10 +232,11 @@ class _Run:
             ranks=self.ranks, asynchronous=config.async_checkpoints,
         )  # fmt: skip
         with self._open_log() as log, saver:
-            if self.step == 0:
-                self._record_held_out(log)
-            clock = Clock()
             stopping = self.ranks.any(bool(stop.name))
+            if self.step == 0 and not stopping:
+                self._record_held_out(log)
+                stopping = self.ranks.any(bool(stop.name))
+            clock = Clock()
             while self.step < last and not stopping:
                 with clock.loading():
                     tokens = self._batch(self.step)

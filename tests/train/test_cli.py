@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -229,3 +230,23 @@ def test_summary_table():
     assert lines[2].split() == ["de", "1,200", "1.50", "4.250", "5.000", "-"]
     assert lines[3].split()[0] == "aa"
     assert lines[4].split() == ["mean", "4.250", "5.000"]
+
+
+def test_a_signal_while_training_is_being_got_ready_ends_it_cleanly(tree: Path, tmp_path: Path, settings: Path):
+    arguments = ["train", str(tree), str(tmp_path / "run"), "--config", str(settings)]
+    script = (
+        "import os, signal, sys\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Signal(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'torch':\n"
+        "            sys.meta_path.remove(self)\n"
+        "            os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "sys.meta_path.insert(0, Signal())\n"
+        "from lola_data.cli import main\n"
+        f"main({arguments!r})\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "stopped by SIGUSR1 at step 0 of 10, before its first step; the same command goes on" in ended.stderr
+    assert not list((tmp_path / "run").glob("checkpoints/*"))

@@ -154,6 +154,27 @@ def test_sigterm_saves_and_returns(tree: Path, tmp_path: Path, tiny: Callable[..
     assert found.step == read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["step"] >= 5
 
 
+def test_a_signal_before_the_first_step_is_told_as_it_is(
+    tree: Path, tmp_path: Path, tiny: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+):
+    import train.loop as loop
+
+    real = loop.evaluate
+
+    def evaluate(*given: Any, **more: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return real(*given, **more)
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    first = train(tiny(), tree, tmp_path / "run")
+    assert (first.step, first.told()) == (0, "stopped by SIGUSR1 at step 0 of 10, before its first step")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    monkeypatch.undo()
+    train(tiny(), tree, tmp_path / "run")
+    train(tiny(), tree, tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_a_complete_run_is_left_alone(tree: Path, tmp_path: Path, tiny: Callable[..., TrainConfig]):
     config = tiny()
     first = train(config, tree, tmp_path / "run")
