@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# torch brings what it needs on this machine (nothing, or CUDA); all else is listed whole in constraints.txt, so that pip
-# has nothing to search for.
+# torch brings what it needs on this machine (nothing, or CUDA and the Triton that fits it); all else is listed whole in
+# constraints.txt, so that pip has nothing to search for. Without CUDA Triton runs its kernels on the CPU, in the tests.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test lint bench setup browser clean
@@ -15,6 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) (once; some minutes)"
 	@$(PIP) --constraint constraints.txt torch
+	@$(BIN)/python -c "import triton" 2> /dev/null || $(PIP) --no-deps triton==3.9.0
 	@$(PIP) --no-deps --requirement constraints.txt
 	@$(PIP) --no-deps --editable .
 	@touch $@

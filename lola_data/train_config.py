@@ -177,8 +177,10 @@ class TrainConfig:
         False,
         "On CUDA: only kernels that give the same bits each time. The CPU always does.",
     )
-    moe_backend: Literal["auto", "reference", "grouped"] = _option(
-        "auto", "How experts are computed; auto takes grouped on CUDA and reference on the CPU."
+    moe_backend: Literal["auto", "reference", "grouped", "fused"] = _option(
+        "auto",
+        "How experts are computed: reference is a loop, grouped takes grouped matrix products, fused a set of Triton "
+        "kernels for the whole layer. auto takes grouped on CUDA and reference on the CPU.",
     )
     on_bad_step: Literal["stop", "skip"] = _option(
         "stop",

@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 
     from lola_data.train_config import ModelConfig
     from train.kernels.dispatch import DispatchPlan
+    from train.kernels.fused.ops import Routed
 
-Backend = Literal["auto", "reference", "grouped"]
+try:
+    from train.kernels.fused import ops as fused
+except ImportError:  # Triton is not installed
+    fused = None
+
+Backend = Literal["auto", "reference", "grouped", "fused"]
 
 
 class RouterStats(NamedTuple):
@@ -48,6 +54,24 @@ class RouterStats(NamedTuple):
     balance: Tensor
     z: Tensor
     expert_TK: Tensor
+
+
+class Routing(NamedTuple):
+    """What the router says of tokens.
+
+    Attributes:
+        expert_TK: int64[T, K].
+        prob_TK: float[T, K], with gradient.
+        counts_E: int64[E].
+        importance_E: float[E], mean probability, with gradient.
+        z: float scalar, mean of logsumexp(logits)^2, with gradient.
+    """
+
+    expert_TK: Tensor
+    prob_TK: Tensor
+    counts_E: Tensor
+    importance_E: Tensor
+    z: Tensor
 
 
 class Weights(NamedTuple):
@@ -80,8 +104,6 @@ def own_part(whole: Tensor, like: Tensor) -> Tensor:
     return whole
 
 
-# torch.compile leaves this out.
-@torch.compiler.disable(reason="sizes hang on the data; of grouped_mm tracing knows bfloat16 alone")
 def moe_experts(
     x_TD: Tensor,
     w_up_EDF: Tensor,
@@ -94,6 +116,7 @@ def moe_experts(
     backend: Backend = "auto",
     may_drop: bool = False,
     group: dist.ProcessGroup | None = None,
+    routed: Routed | None = None,
 ) -> Tensor:
     """y_TD = sum over k of prob[t, k] * mlp_e(x[t]) with e = expert[t, k].
 
@@ -103,26 +126,63 @@ def moe_experts(
         expert_TK: int64[T, K]; -1 is a choice that is dropped and adds nothing (only with ``may_drop``).
         prob_TK: float[T, K], weight of each choice.
         backend: ``reference`` (a loop), ``grouped`` (grouped matrix products; where these cannot take the tensors, it
-            warns once and the loop runs), or ``auto``: grouped on CUDA, reference on the CPU.
+            warns once and the loop runs), ``fused`` (Triton's kernels; where these cannot, it warns once and grouped
+            runs), or ``auto``: grouped on CUDA, reference on the CPU.
         may_drop: whether ``expert_TK`` may hold -1.
         group: processes that hold the experts together, each as many, in the order of their ranks. The weights are then
             those of this process, and all processes of the group call this together.
+        routed: what the fused router knows of these very choices.
     """
     kind = x_TD.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_TD.dtype
     with torch.autocast(kind, enabled=False):
-        parts = 1 if group is None else group.size()
-        plan = make_plan(expert_TK, w_up_EDF.shape[0] * parts, may_drop=may_drop)
-        x_RD = rows_of_tokens(x_TD.to(dtype), plan)
+        x_TD = x_TD.to(dtype)
         weights = Weights(*(tensor.to(dtype) for tensor in (w_up_EDF, b_up_EF, w_down_EFD, b_down_ED)))
-        if group is None:
-            y_RD = _expert_mlps(x_RD, weights, plan, backend)
+        if backend == "fused":
+            reason = fused_unsupported(x_TD, weights.w_up_EDF)
+            if reason is None and group is None:
+                assert fused is not None
+                return fused.moe(x_TD, *weights, expert_TK, prob_TK, may_drop=may_drop, routed=routed)
+            if reason is not None:
+                warnings.warn(f"moe_backend: fused falls back to grouped: {reason}", stacklevel=2)
+                backend = "grouped"
+        return _by_plan(x_TD, weights, expert_TK, prob_TK, backend, may_drop, group)
+
+
+def fused_unsupported(x_TD: Tensor, w_up_EDF: Tensor) -> str | None:
+    """Why the fused kernels cannot take these tensors, or None if they can."""
+    return "Triton is not installed" if fused is None else fused.unsupported(x_TD, w_up_EDF)
+
+
+# torch.compile leaves this out.
+@torch.compiler.disable(reason="sizes hang on the data; of grouped_mm tracing knows bfloat16 alone")
+def _by_plan(
+    x_TD: Tensor,
+    weights: Weights,
+    expert_TK: Tensor,
+    prob_TK: Tensor,
+    backend: Backend,
+    may_drop: bool,
+    group: dist.ProcessGroup | None,
+) -> Tensor:
+    """Rows in the order of their experts, to the experts, and back."""
+    parts = 1 if group is None else group.size()
+    plan = make_plan(expert_TK, weights.w_up_EDF.shape[0] * parts, may_drop=may_drop)
+    x_RD = rows_of_tokens(x_TD, plan)
+    if group is None:
+        y_RD = _expert_mlps(x_RD, weights, plan, backend)
+    else:
+        arrived, own = to_owners(x_RD, plan.counts_E, group)
+        if backend == "fused":
+            assert fused is not None
+            alone = arrived.new_ones(len(arrived), 1, dtype=torch.promote_types(arrived.dtype, torch.float32))
+            y_ND = fused.moe(arrived, *weights, own.expert_N[:, None], alone)
         else:
-            arrived, own = to_owners(x_RD, plan.counts_E, group)
-            own_plan = make_plan(own.expert_N[:, None], w_up_EDF.shape[0], may_drop=False)
+            own_plan = make_plan(own.expert_N[:, None], weights.w_up_EDF.shape[0], may_drop=False)
             y_ND = _expert_mlps(rows_of_tokens(arrived, own_plan), weights, own_plan, backend)
-            y_RD = from_owners(choices_of_rows(y_ND, own_plan)[:, 0], own, group)
-        return (choices_of_rows(y_RD, plan) * prob_TK[..., None].to(dtype)).sum(1)
+            y_ND = choices_of_rows(y_ND, own_plan)[:, 0]
+        y_RD = from_owners(y_ND, own, group)
+    return (choices_of_rows(y_RD, plan) * prob_TK[..., None].to(x_TD.dtype)).sum(1)
 
 
 def _expert_mlps(x_RD: Tensor, weights: Weights, plan: DispatchPlan, backend: Backend) -> Tensor:
@@ -191,11 +251,13 @@ class Experts(nn.Module):
         self.w_down = nn.Parameter(torch.empty(experts, hidden, width))
         self.b_down = nn.Parameter(torch.empty(experts, width))
 
-    def forward(self, x_TD: Tensor, expert_TK: Tensor, prob_TK: Tensor, may_drop: bool) -> Tensor:
+    def forward(
+        self, x_TD: Tensor, expert_TK: Tensor, prob_TK: Tensor, may_drop: bool, routed: Routed | None = None
+    ) -> Tensor:
         """As :func:`moe_experts`."""
         weights = Weights(*map(local, (self.w_up, self.b_up, self.w_down, self.b_down)))
         return moe_experts(
-            x_TD, *weights, expert_TK, prob_TK, backend=self.backend, may_drop=may_drop, group=self.group
+            x_TD, *weights, expert_TK, prob_TK, backend=self.backend, may_drop=may_drop, group=self.group, routed=routed
         )
 
 
@@ -224,33 +286,45 @@ class MixtureOfExperts(nn.Module):
             key: int64 scalar that the random order of ``capacity_order: random`` hangs on.
         """
         config = self.config
-        logits_TE, probs_TE = self.route(x_TD)
-        expert_TK = self.choose(probs_TE)
-        prob_TK = probs_TE.gather(1, expert_TK)
-        counts_E = (expert_TK.reshape(-1, 1) == torch.arange(config.experts, device=x_TD.device)).sum(0)
-
+        routing, routed = self._routing(x_TD)
+        expert_TK, counts_E = routing.expert_TK, routing.counts_E
         kept_TK, may_drop = expert_TK, self.training and config.capacity_factor is not None
         if may_drop:
             assert config.capacity_factor is not None
             capacity = expert_capacity(expert_TK.numel(), config.experts, config.capacity_factor, config.min_capacity)
             order = None if key is None or config.capacity_order == "position" else random_order(key, expert_TK.shape)
-            kept_TK = drop_over_capacity(expert_TK, config.experts, capacity, order)
+            kept_TK, routed = drop_over_capacity(expert_TK, config.experts, capacity, order), None
+        given = (x_TD, kept_TK, routing.prob_TK, may_drop, routed)
         if self.recompute and torch.is_grad_enabled():
-            y_TD = checkpoint(self.experts, x_TD, kept_TK, prob_TK, may_drop, use_reentrant=False)
+            y_TD = checkpoint(self.experts, *given, use_reentrant=False)
         else:
-            y_TD = self.experts(x_TD, kept_TK, prob_TK, may_drop)
+            y_TD = self.experts(*given)
 
-        importance_E = probs_TE.mean(0)
         if load_E is None:
             load_E = counts_E / max(1, expert_TK.numel())
         return y_TD, RouterStats(
             counts_E=counts_E,
             dropped=(kept_TK < 0).sum(),
-            importance_E=importance_E.detach(),
-            balance=balance_loss(importance_E, load_E),
-            z=logits_TE.logsumexp(-1).square().mean(),
+            importance_E=routing.importance_E.detach(),
+            balance=balance_loss(routing.importance_E, load_E),
+            z=routing.z,
             expert_TK=expert_TK,
         )
+
+    def _routing(self, x_TD: Tensor) -> tuple[Routing, Routed | None]:
+        """The choices; with the fused kernels in one pass, and with what these then need not find out again."""
+        dtype = torch.promote_types(x_TD.dtype, torch.float32)
+        if self.experts.backend == "fused" and fused_unsupported(x_TD.to(dtype), local(self.experts.w_up)) is None:
+            assert fused is not None
+            with torch.autocast(x_TD.device.type, enabled=False):
+                found = fused.choose(x_TD.to(dtype), self.router.weight.to(dtype), self.bias_E, self.config.top_k)
+            counts_E = found.counts_BP.sum(0)[: self.config.experts]
+            return Routing(found.expert_TK.long(), found.prob_TK, counts_E, found.importance_E, found.z), found
+        logits_TE, probs_TE = self.route(x_TD)
+        expert_TK = self.choose(probs_TE)
+        counts_E = (expert_TK.reshape(-1, 1) == torch.arange(self.config.experts, device=x_TD.device)).sum(0)
+        z = logits_TE.logsumexp(-1).square().mean()
+        return Routing(expert_TK, probs_TE.gather(1, expert_TK), counts_E, probs_TE.mean(0), z), None
 
     def route(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Router logits and probabilities, float32[T, E] each (float64 for a float64 model), whatever autocast says."""

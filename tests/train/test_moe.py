@@ -14,12 +14,17 @@ from train.moe import (
     balance_loss,
     drop_over_capacity,
     expert_capacity,
+    fused_unsupported,
     moe_experts,
     random_order,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    from lola_data.train_config import TrainConfig
 
 D, F_, E = 8, 16, 4
 
@@ -282,3 +287,41 @@ def test_random_orders_are_uniform():
     counts = torch.bincount(torch.tensor(firsts), minlength=10)
     # Chi-square with 9 degrees of freedom: 27.9 is passed once in a thousand times.
     assert float(((counts - 200.0) ** 2 / 200.0).sum()) < 27.9
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_fused_layer_compiles_whole(tiny: Callable[..., TrainConfig], autocast: bool):
+    pytest.importorskip("triton")
+    config = tiny(model={"d_model": 32}).model
+    layer = MixtureOfExperts(config, "fused").train()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(40, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    found = []
+    for call in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y, stats = call(x)
+        loss = y.float().square().sum() + stats.balance + stats.z
+        found.append([y.detach(), *torch.autograd.grad(loss, [x, *layer.parameters()])])
+    assert found[0][0].dtype == (torch.bfloat16 if autocast else torch.float32)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "reason"), [(torch.float32, 24, "multiples of 16"), (torch.int8, 32, "torch.int8")]
+)
+def test_fused_falls_back_with_a_reason(dtype: torch.dtype, width: int, reason: str):
+    pytest.importorskip("triton")
+    assert reason in (fused_unsupported(torch.zeros(4, width, dtype=dtype), torch.zeros(4, width, 32)) or "")
+
+
+def test_where_fused_cannot_grouped_runs_and_it_is_told():
+    pytest.importorskip("triton")
+    tensors = weights(torch.float32, experts=4, width=24, hidden=32)
+    x = torch.randn(10, 24, generator=torch.Generator().manual_seed(0))
+    expert, prob = torch.arange(10)[:, None] % 4, torch.full((10, 1), 0.5)
+    with pytest.warns(UserWarning, match="fused falls back to grouped: the width is 24"):
+        found = moe_experts(x, *tensors, expert, prob, backend="fused")
+    assert torch.equal(found, moe_experts(x, *tensors, expert, prob, backend="grouped"))

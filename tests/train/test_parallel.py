@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {"eps": 1e-8, "learning_rate": 3e-3},
     "one_expert": {"moe_backend": "reference"},
     "one_expert_grouped": {"moe_backend": "grouped"},
+    "fused": {"moe_backend": "fused", "micro_batch": 2, "recompute": True},
 }
 EVERYWHERE = ("micro_batch_1", "micro_batch_2")
 """Variants tried in every spread; the others where experts lie in several processes."""

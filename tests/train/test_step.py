@@ -62,27 +62,50 @@ def test_the_balance_gradient_of_a_micro_batch_is_deepspeeds_where_asked(tiny: C
     assert split[0].grad_norm != pytest.approx(whole[0].grad_norm, rel=1e-3)
 
 
-def test_backends_follow_the_same_curve_on_the_demo(tmp_path: Path):
-    """The demo's model on the demo's texts (their bytes as tokens): rates, router and all. Two runs that differ in a
-    rounding come apart by 0.01 within 100 steps, when a token goes to another expert; these have the same bits."""
+@pytest.fixture
+def demo_tokens(tmp_path: Path) -> Path:
+    """Texts of the demo, their bytes as tokens."""
     sample = resources.files("lola_data") / "resources" / "sample"
     trees: dict[str, list[list[list[int]]]] = {}
     for lang in ("de", "yo", "zh"):
         texts = pq.read_table(str(sample / lang), columns=["text"]).column("text").to_pylist()
         trees[lang] = [[[*text.encode(), EOD] for text in texts]]
     tokenizer = {"path": "", "sha256": "0" * 64, "vocab_size": 256, "eod_id": EOD}
-    tree = write_tree(tmp_path / "tokens", {"train": trees}, tokenizer=tokenizer)
-    losses = {}
-    for backend in ("reference", "grouped"):
-        changes = {"moe_backend": backend, "log_every": 1, "eval_every": 0, "checkpoint_every": 0, "tensorboard": False}
-        run = tmp_path / backend
-        train(PRESETS["demo"].replace({**changes, "threads": 1}), tree, run, max_steps_this_run=40)
-        losses[backend] = [
-            record["loss"] for record in read_metrics(run / "metrics.jsonl") if record["kind"] == "train"
-        ]
-    assert len(losses["grouped"]) == 40
-    assert losses["grouped"] == losses["reference"]
-    assert losses["grouped"][-1] < losses["grouped"][0] - 1
+    return write_tree(tmp_path / "tokens", {"train": trees}, tokenizer=tokenizer)
+
+
+def losses_of_demo(tokens: Path, run: Path, backend: str, steps: int) -> list[float]:
+    """Those of the demo's model, rate and batches."""
+    changes = {"moe_backend": backend, "log_every": 1, "eval_every": 0, "checkpoint_every": 0, "tensorboard": False}
+    train(PRESETS["demo"].replace({**changes, "threads": 1}), tokens, run, max_steps_this_run=steps)
+    return [record["loss"] for record in read_metrics(run / "metrics.jsonl") if record["kind"] == "train"]
+
+
+def test_grouped_follows_the_curve_of_reference_on_the_demo(demo_tokens: Path, tmp_path: Path):
+    """Two runs that differ in a rounding come apart by 0.01 within 100 steps of the demo, when a token goes to another
+    expert; these have the same bits."""
+    expected = losses_of_demo(demo_tokens, tmp_path / "reference", "reference", 40)
+    assert losses_of_demo(demo_tokens, tmp_path / "grouped", "grouped", 40) == expected
+    assert len(expected) == 40
+    assert expected[-1] < expected[0] - 1
+
+
+def test_fused_does_the_steps_of_grouped_on_the_demo(
+    demo_tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("triton")
+    from train.kernels.fused.configs import CONFIGS, Tile
+
+    # The interpreter takes its time by the program, not by the row: few and large ones.
+    wide = Tile(256, 512, 128, 4, 1)
+    tiles = CONFIGS[torch.float32]._replace(
+        up=wide, down=wide, down_grad=wide, up_grad=wide, weight_grad=wide, route=Tile(256, 0, 128, 4, 1)
+    )
+    monkeypatch.setitem(CONFIGS, torch.float32, tiles)
+    expected = losses_of_demo(demo_tokens, tmp_path / "grouped", "grouped", 3)
+    found = losses_of_demo(demo_tokens, tmp_path / "fused", "fused", 3)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert expected[2] < expected[0]
 
 
 def test_the_balance_loss_spreads_the_load(tiny: Callable[..., TrainConfig]):

@@ -1,0 +1,1 @@
+"""The MoE layer as Triton kernels; :mod:`train.kernels.fused.ops` is the way in."""
