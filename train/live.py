@@ -19,6 +19,7 @@ from rich.text import Text
 
 from lola_data.shown_text import cut, plain
 from lola_data.text_tables import Column, fitted, readable_bytes, readable_share
+from train.metrics import SLOW_LOADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,8 +32,6 @@ MOST_BLOCKS = 8
 """Rows of the table of MoE blocks, at most."""
 UNEVEN = 0.8
 """Entropy of a block's load from which it is shown in colour."""
-SLOW_LOADER = 0.2
-"""Share of the time spent reading tokens from which it is shown in colour; the trainer warns from there on, too."""
 _NAME_CELLS = 20
 _SHADES = "·▁▂▃▄▅▆▇█"
 _GAP = "  "

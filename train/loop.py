@@ -25,7 +25,7 @@ from train.clock import Clock
 from train.data import Loader
 from train.device import autocasts, device_kind, torch_settings
 from train.evaluate import HeldOut, HeldOutLoss, evaluate, make_held_out
-from train.metrics import MetricsLog, NoLog
+from train.metrics import SLOW_LOADER, MetricsLog, NoLog
 from train.model import Block, Decoder
 from train.optimizer import make_optimizer, run_state, set_optimizer_state
 from train.parallel import check_world, spread
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 BAD_STEPS = "bad_steps.jsonl"
 """In a run's directory: steps whose update was left out, with the documents of their batches."""
-SLOW_LOADER = 0.2
-"""Share of the time from which a person is told that training waits for its data."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from train.trackers import Tracker
 
 
+SLOW_LOADER = 0.2
+"""Share of the time from which a person is told that training waits for its data."""
 MACHINE = ("tokens_per_second", "mfu", "memory_bytes", "loader_share")
 """Keys of a record that are not the same in every run of the same settings."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 
 from lola_data.errors import TrainingError
+from train import loop
+from train.clock import Clock
 from train.loop import BAD_STEPS, train
 from train.metrics import read_metrics
 from train.watch import Watch, spread_of_load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from lola_data.train_config import TrainConfig
@@ -132,3 +135,27 @@ def test_a_dead_expert_is_told_in_a_run(tree: Path, tmp_path: Path, tiny: Callab
     last = [r for r in read_metrics(tmp_path / "run/metrics.jsonl") if r["kind"] == "train"][-1]
     assert last["dead"]["1"] >= 64 - 2 * 16
     assert last["min_load"] == [0.0]
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.5, True), (0.1, False)])
+def test_a_slow_loader_is_named(
+    tree: Path, tmp_path: Path, tiny: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch,
+    share: float, told: bool,
+) -> None:  # fmt: skip
+    class Waiting(Clock):
+        """Of all time, so much went to the loader."""
+
+        def seconds(self) -> float:
+            return 10.0
+
+        @contextmanager
+        def loading(self) -> Iterator[None]:
+            yield
+            self.waited = 10.0 * share
+
+    monkeypatch.setattr(loop, "Clock", Waiting)
+    progress = Told()
+    train(tiny(), tree, tmp_path / "run", progress=progress)
+    assert any("step 10: 50% of the time went to reading tokens" in note for note in progress.notes) == told
+    records = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "train"]
+    assert {record["loader_share"] for record in records} == {share}
