@@ -317,6 +317,13 @@ def test_fused_falls_back_with_a_reason(dtype: torch.dtype, width: int, reason: 
     assert reason in (fused_unsupported(torch.zeros(4, width, dtype=dtype), torch.zeros(4, width, 32)) or "")
 
 
+def test_fused_refuses_experts_beyond_32_bits():
+    pytest.importorskip("triton")
+    x = torch.zeros(1, 65536)
+    assert fused_unsupported(x, torch.zeros(1).expand(2, 65536, 32752)) is None
+    assert "65536 x 32768 weights" in (fused_unsupported(x, torch.zeros(1).expand(2, 65536, 32768)) or "")
+
+
 def test_where_fused_cannot_grouped_runs_and_it_is_told():
     pytest.importorskip("triton")
     tensors = weights(torch.float32, experts=4, width=24, hidden=32)

@@ -18,6 +18,8 @@ from train.kernels.fused import backward, forward, plan, route
 from train.kernels.fused.configs import CONFIGS, config_of
 
 MOST_EXPERTS = 64
+MOST_OFFSET = 2**31 - 1
+"""Elements of one expert's matrix: inside it offsets have 32 bits (rows, tokens and experts have 64)."""
 
 
 class Routed(NamedTuple):
@@ -50,6 +52,8 @@ def unsupported(x_TD: Tensor, w_up_EDF: Tensor) -> str | None:
     experts, width, hidden = w_up_EDF.shape
     if width % 16 or hidden % 16:
         return f"the width is {width} and the hidden width {hidden}; the fused kernels take multiples of 16"
+    if width * hidden > MOST_OFFSET:
+        return f"an expert has {width} x {hidden} weights; the fused kernels take {MOST_OFFSET}"
     if experts > MOST_EXPERTS:
         return f"there are {experts} experts; the fused kernels take {MOST_EXPERTS}"
     return None
