@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def gelu_parts(z):
     """gelu(z) = 0.5 z (1 + tanh(u)) = z s with s = sigmoid(2 u), u = sqrt(2 / pi) (z + 0.044715 z^3); and gelu'(z) =
     s + z s (1 - s) 2 u'."""
-    # Beyond 12, where s is 0 or 1 in any type, the cube would overflow.
+    # Beyond 12, where s is exactly 0 or 1 (the exponential may well be infinite), the cube would overflow.
     c = tl.minimum(tl.maximum(z, -12.0), 12.0)
     s = 1.0 / (1.0 + tl.exp(-1.5957691216057308 * (c + 0.044715 * c * c * c)))
     return z * s, s + c * s * (1.0 - s) * 1.5957691216057308 * (1.0 + 0.134145 * c * c)

@@ -72,7 +72,7 @@ def _route(x: Tensor, w: Tensor, bias: Tensor | None, top_k: int) -> tuple[Tenso
     tokens = max(1, x.shape[0])
     importance = found.importance_BP.sum(0)[: w.shape[0]] / tokens
     z = found.lse_T.square().sum() / tokens
-    return found.expert_TK, found.prob_TK, importance, z, found.lse_T, found.rank_TK, found.counts_BP
+    return found.prob_TK, importance, z, found.lse_T, found.expert_TK, found.rank_TK, found.counts_BP
 
 
 @_route.register_fake
@@ -80,8 +80,8 @@ def _(x: Tensor, w: Tensor, bias: Tensor | None, top_k: int) -> tuple[Tensor, ..
     tokens, kind = x.shape[0], route.wide(x.dtype)
     blocks, columns = -(-tokens // config_of(x.dtype).route.m), plan.padded(w.shape[0])
     return (
-        x.new_empty(tokens, top_k, dtype=torch.int32), x.new_empty(tokens, top_k, dtype=kind),
-        x.new_empty(w.shape[0], dtype=kind), x.new_empty((), dtype=kind), x.new_empty(tokens, dtype=kind),
+        x.new_empty(tokens, top_k, dtype=kind), x.new_empty(w.shape[0], dtype=kind), x.new_empty((), dtype=kind),
+        x.new_empty(tokens, dtype=kind), x.new_empty(tokens, top_k, dtype=torch.int32),
         x.new_empty(tokens, top_k, dtype=torch.int32), x.new_empty(blocks, columns, dtype=torch.int32),
     )  # fmt: skip
 
@@ -101,14 +101,14 @@ def _(x: Tensor, w: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
 
 def _keep_for_route(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, w, _, _ = inputs
-    expert, prob, _, _, lse, rank, counts = output
+    prob, _, _, lse, expert, rank, counts = output
     ctx.save_for_backward(x, w, expert, prob, lse)
     ctx.mark_non_differentiable(expert, lse, rank, counts)
 
 
 def _backward_of_route(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
     x, w, expert, prob, lse = ctx.saved_tensors
-    _, prob_grad, importance_grad, z_grad = grads[:4]
+    prob_grad, importance_grad, z_grad = grads[:3]
     x_grad, w_grad = _route_backward(x, w, expert, prob, lse, prob_grad, importance_grad, z_grad)
     return x_grad, w_grad, None, None
 
@@ -191,7 +191,7 @@ _experts.register_autograd(_backward_of_experts, setup_context=_keep_for_experts
 def choose(x_TD: Tensor, w_ED: Tensor, bias_E: Tensor | None, top_k: int) -> Routed:
     """Route tokens, see :mod:`train.kernels.fused.route`. Gradients reach x and w through ``prob_TK``, ``importance_E``
     and ``z``."""
-    expert, prob, importance, z, _, rank, counts = _route(x_TD.contiguous(), w_ED.contiguous(), bias_E, top_k)
+    prob, importance, z, _, expert, rank, counts = _route(x_TD.contiguous(), w_ED.contiguous(), bias_E, top_k)
     return Routed(expert, prob, importance, z, rank, counts, config_of(x_TD.dtype).route.m)
 
 
