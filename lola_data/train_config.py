@@ -7,13 +7,12 @@ where pydantic reads their descriptions and bounds from the field metadata and r
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass, field
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
 from lola_data.errors import RecipeError
+from lola_data.plain_settings import check_bounds, from_plain
 
 _CLOSED: dict[str, Any] = {"extra": "forbid"}
 
@@ -83,7 +82,7 @@ class ModelConfig:
     )
 
     def __post_init__(self) -> None:
-        _check_bounds(self)
+        check_bounds(self)
         if self.d_model % self.heads:
             raise ValueError(f"heads: {self.heads} heads do not divide d_model {self.d_model}")
         if self.top_k > self.experts:
@@ -222,7 +221,7 @@ class TrainConfig:
     """Fields that may differ when a run is resumed: they change neither the data nor the arithmetic asked for."""
 
     def __post_init__(self) -> None:
-        _check_bounds(self)
+        check_bounds(self)
         if self.batch_size % self.forward_rows:
             raise ValueError(f"micro_batch: {self.micro_batch} does not divide batch_size {self.batch_size}")
         if self.min_learning_rate > self.learning_rate:
@@ -260,7 +259,7 @@ class TrainConfig:
             RecipeError: an unknown key (the nearest valid one is named), a wrong type, a value out of bounds or values
                 that do not fit together.
         """
-        return _from_dict(cls, values, "")
+        return from_plain(cls, values, "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, which :meth:`from_dict` takes back."""
@@ -277,84 +276,6 @@ class TrainConfig:
         if not isinstance(model, dict):
             raise RecipeError(f"model: expected keys and values, got {model!r}")
         return self.from_dict(values | changes | {"model": values["model"] | model})
-
-
-def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings as plain values, those of inner dicts under ``outer.inner``; an empty dict is a value.
-
-    >>> flat_settings({"seed": 1, "model": {"layers": 6}, "weights": {}})
-    {'seed': 1, 'model.layers': 6, 'weights': {}}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= flat_settings(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """``" (did you mean ...?)"`` for the known name most like ``name``, or the list of known names if none is."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-
-
-def _check_bounds(config: Any) -> None:
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        bounds = item.metadata
-        for key, sign, holds in (
-            ("ge", ">=", value >= bounds.get("ge", value)),
-            ("gt", ">", "gt" not in bounds or value > bounds["gt"]),
-            ("le", "<=", value <= bounds.get("le", value)),
-            ("lt", "<", "lt" not in bounds or value < bounds["lt"]),
-        ):
-            if not holds or not math.isfinite(value):
-                wanted = f"{sign} {bounds[key]}" if key in bounds else "finite"
-                raise ValueError(f"{item.name}: {value} is not {wanted}")
-
-
-def _from_dict(cls: type, values: Any, path: str) -> Any:
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path.rstrip('.') or 'train'}: expected keys and values, got {values!r}")
-    hints = get_type_hints(cls)
-    known = [item.name for item in dataclasses.fields(cls)]
-    arguments: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            raise RecipeError(f"{path}{key}: unknown key; {nearest(str(key), known)}")
-        arguments[key] = _typed(hints[key], value, path + key)
-    try:
-        return cls(**arguments)
-    except ValueError as error:
-        raise RecipeError(f"{path}{error}") from error
-
-
-def _typed(hint: Any, value: Any, path: str) -> Any:
-    """``value`` as ``hint``, strictly: only an int may stand for a float."""
-    if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else _from_dict(hint, value, path + ".")  # type: ignore[arg-type]
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (UnionType, Union):
-        if value is None and NoneType in arguments:
-            return None
-        return _typed(next(kind for kind in arguments if kind is not NoneType), value, path)
-    if origin is Literal:
-        if value not in arguments or isinstance(value, bool):
-            raise RecipeError(f"{path}: {value!r} is not one of the choices; {nearest(str(value), list(arguments))}")
-        return value
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise RecipeError(f"{path}: expected keys and values, got {value!r}")
-        return {str(key): _typed(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise RecipeError(f"{path}: expected {hint.__name__}, got {value!r}")
-    return value
 
 
 PRESETS: dict[str, TrainConfig] = {

@@ -30,8 +30,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from lola_data.errors import TrainingError
+from lola_data.plain_settings import flat_settings
 from lola_data.storage import sync_folder
-from lola_data.train_config import TrainConfig, flat_settings
+from lola_data.train_config import TrainConfig
 from train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:

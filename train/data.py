@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lola_data.errors import TrainingError
-from lola_data.train_config import nearest
+from lola_data.plain_settings import nearest
 from train.mixture import CappedMixture
 from train.permutation import Permutation, key_of
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lola_data.errors import RecipeError, TrainingError
-from lola_data.train_config import nearest
+from lola_data.plain_settings import nearest
 from train.permutation import Permutation, key_of
 from train.token_tree import open_token_tree
 

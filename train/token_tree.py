@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lola_data.errors import RecipeError, ShardError, TrainingError
+from lola_data.plain_settings import nearest
 from lola_data.tokens import TokenShard, bin_path, file_digest, idx_path
-from lola_data.train_config import nearest
 from train.foreign_tokens import ForeignShard, find_foreign_shards
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lola_data.errors import TrainingError
-from lola_data.train_config import flat_settings
+from lola_data.plain_settings import flat_settings
 from train.run_dir import write_json
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from lola_data.cli import cli
 from lola_data.errors import TrainingError
-from lola_data.train_config import flat_settings
+from lola_data.plain_settings import flat_settings
 from tests.train.test_loop import assert_same_run
 from train.loop import train
 from train.metrics import read_metrics

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lola_data.errors import RecipeError
 from lola_data.languages import LANGUAGES
+from lola_data.plain_settings import nearest
 from lola_data.report.text import visible
-from lola_data.train_config import nearest
 from train.plot.loss import legend
 from train.plot.read import number
 from train.plot.style import COLOURS, FONT, WIDE, run_colour, wrapped

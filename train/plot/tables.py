@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lola_data.errors import LolaError
-from lola_data.train_config import flat_settings
+from lola_data.plain_settings import flat_settings
 from train.plot.measures import median_speed, smoothed
 from train.plot.read import number
 
