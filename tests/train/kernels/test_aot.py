@@ -47,12 +47,14 @@ def called(row: dict[str, Any]) -> str:
 
 def test_every_kernel_compiles_for_both_cards_and_every_type(compiled: list[dict[str, Any]]) -> None:
     made = {(row["arch"], row["kernel"], row["dtype"]) for row in compiled}
-    for arch in (80, 90):
-        assert {(arch, kernel, "bf16") for kernel in (*PRODUCTS, "route_fwd", "route_bwd")} <= made
-        # The two left out are "route_fwd" and "up_weight_grad": of the tile of another, and with less to hold.
-        assert {(arch, kernel, "fp32") for kernel in (*PRODUCTS - {"up_weight_grad"}, "route_bwd")} <= made
-        assert {(arch, kernel, "bf16") for kernel in INTEGERS} <= made
-        assert (arch, "up_fwd", "fp16") in made
+    kernels = {*PRODUCTS, "route_fwd", "route_bwd"}
+    kinds = ("bf16", "fp16", "fp32")
+    assert {(arch, kernel, kind) for arch in (80, 90) for kernel in kernels for kind in kinds} <= made
+    assert {(arch, kernel, "bf16") for arch in (80, 90) for kernel in INTEGERS} <= made
+    # The most experts that are taken, and widths that no tile divides.
+    shapes = {(row["kernel"], row["shape"]) for row in compiled}
+    assert {(kernel, str(aot.MANY)) for kernel in ("route_fwd", "route_bwd", *INTEGERS)} <= shapes
+    assert {(kernel, str(aot.SMALL)) for kernel in kernels} <= shapes
 
 
 def test_no_register_is_spilled_and_a_program_fits_the_card(compiled: list[dict[str, Any]]) -> None:

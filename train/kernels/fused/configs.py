@@ -51,7 +51,10 @@ _HALF = Config(
     up_grad=Tile(128, 256, 64, 8, 3), weight_grad=Tile(128, 256, 64, 8, 3), route=Tile(64, 0, 64, 8, 3),
 )  # fmt: skip
 _HALF_COMPACT = Config(
-    up=Tile(128, 128, 64, 8, 3), down=Tile(128, 128, 64, 8, 3), down_grad=Tile(128, 128, 64, 8, 3),
+    up=Tile(128, 128, 64, 8, 3),
+    # Steps of 64 spill registers where the tile does not divide the widths.
+    down=Tile(128, 128, 32, 8, 4),
+    down_grad=Tile(128, 128, 64, 8, 3),
     up_grad=Tile(128, 128, 64, 8, 3), weight_grad=Tile(128, 128, 64, 8, 3), route=Tile(64, 0, 32, 8, 2),
 )  # fmt: skip
 _SINGLE = Config(

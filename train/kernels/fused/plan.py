@@ -25,6 +25,8 @@ SCAN_WARPS = 8
 """Of its one program; with 4 it spills registers."""
 COUNT_CHOICES = 256
 """Choices of a block, where they do not come from the router."""
+COUNT_WARPS = 8
+"""Of each of its programs; with 4 it spills registers where there are 64 experts."""
 
 
 class Plan(NamedTuple):
@@ -170,7 +172,7 @@ def make_plan(
     if ranked is None:
         rank_C, counts_BP = empty(choices), empty(blocks, width)
         if choices:
-            _launch(_count, blocks, expert_C, rank_C, counts_BP, choices, P=width, BLOCK=block)
+            _launch(_count, blocks, expert_C, rank_C, counts_BP, choices, P=width, BLOCK=block, num_warps=COUNT_WARPS)
     else:
         rank_C, counts_BP, _ = ranked
     tiles = most_tiles(choices, experts, rows)
