@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # constraints.txt, so that pip has nothing to search for. Without CUDA Triton runs its kernels on the CPU, in the tests.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test lint bench setup browser clean
+.PHONY: demo test test-cluster lint bench setup browser cluster clean
 
 setup: $(STAMP)
 
@@ -26,7 +26,12 @@ demo: $(STAMP)
 
 # Test files on all cores; a file stays in one process, which its fixtures count on.
 test: $(STAMP)
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+		--ignore=tests/cluster
+
+# On a Slurm of one node, a Ray of two processes, and stores that fail.
+test-cluster: $(STAMP) cluster
+	@$(BIN)/python -m pytest tests/cluster
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -38,6 +43,14 @@ browser:
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium; \
 	}
+
+# What test-cluster needs besides; what cannot be had is said, and its tests are skipped.
+cluster: $(STAMP)
+	@$(PIP) --no-deps --requirement tests/cluster/requirements.txt || echo "Ray cannot be installed: its tests are skipped"
+	@command -v slurmctld > /dev/null && command -v munged > /dev/null || { \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends \
+			slurm-wlm munge > /dev/null; \
+	} || echo "Slurm cannot be installed here (it needs root, and Debian's packages): its tests are skipped"
 
 # Ours and the peers side by side; STAGES="identify dedup" for some. Results: benchmarks/RESULTS.md.
 bench: $(VENV)/.bench

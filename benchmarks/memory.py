@@ -75,6 +75,8 @@ def load(out: Path, *, raw: str, workdir: str, name: str, phase: int | None) -> 
     from lola_data.layout import Layout
     from pipelines import run
     from pipelines.corpus import build_stage
+    from pipelines.executors import runner_of
+    from pipelines.phases import do_phase
     from pipelines.state import StageState
 
     recipe = recipe_of(raw, workdir)
@@ -87,7 +89,7 @@ def load(out: Path, *, raw: str, workdir: str, name: str, phase: int | None) -> 
         else:
             fingerprint = run.fingerprint_of(stage)
             StageState(layout, name).begin(fingerprint, same_units=None)
-            run._run_phase(stage, stage.phases[phase], recipe.executor)
+            do_phase(stage, stage.phases[phase], runner_of(recipe.executor), recipe.executor.workers)
             if phase == len(stage.phases) - 1:
                 stage.write_manifest(fingerprint)
         (out / "name").write_text(name_of(stage, phase), encoding="utf-8")

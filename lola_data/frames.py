@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from lola_data import storage
 from lola_data.errors import ShardError
+from lola_data.object_store import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,8 @@ class Frames:
     def _read(self, numbers: list[int] | None) -> Iterator[pa.Table]:
         width = _NUMBER.itemsize
         try:
-            with storage.open_input(self.path) as handle:
+            # Of one frame among many nothing more is fetched than the frame.
+            with storage.open_input(self.path, ahead=BLOCK_BYTES if numbers is None else 0) as handle:
                 handle.seek(0, 2)
                 size = handle.tell()
                 count, magic = self._numbers(handle, size - 2 * width, 2)

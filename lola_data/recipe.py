@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from lola_data import credentials
 from lola_data.errors import RecipeError
 from lola_data.languages import language
 from lola_data.recipe_yaml import KeyPath, Place, cut, dotted, parse_value, read_yaml
@@ -71,6 +72,19 @@ class Recipe(Section):
             raise ValueError("an empty path; name the folder to write to")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_credentials(cls, values: Any) -> Any:
+        # Before all other checks: what they tell of a value shows it.
+        for path, text in _texts(values):
+            if credentials.in_address(text):
+                _refuse(
+                    "has credentials in it, which records, manifests and logs would keep. Leave them out: the library "
+                    "of the protocol finds them in the environment, a profile or the machine's role",
+                    *path,
+                )
+        return values
+
     @field_validator("languages", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
@@ -122,6 +136,18 @@ class Recipe(Section):
     def unit_bytes(self) -> int:
         """Bytes of a unit of work."""
         return self.unit_mb * 2**20
+
+
+def _texts(value: Any, *path: Any) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """All strings in plain values, each with its path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, *path, key)
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _texts(inner, *path, number)
 
 
 def _check_code(code: str, *path: Any) -> None:
@@ -194,7 +220,7 @@ _SECTIONS = tuple(name for name, field in Recipe.model_fields.items() if not isi
 
 
 def _apply_override(values: dict[str, Any], places: dict[KeyPath, str], override: str) -> None:
-    option = f"--set {cut(override)}"
+    option = f"--set {cut(credentials.redacted(override))}"
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"{option}: write it as --set section.key=value")
@@ -235,7 +261,7 @@ def _explain(fault: Any, places: dict[KeyPath, str], name: str) -> str:
 
 
 def _short(value: Any) -> str:
-    return cut(json.dumps(value, ensure_ascii=False, default=str))
+    return cut(credentials.redacted(json.dumps(value, ensure_ascii=False, default=str)))
 
 
 def valid_keys(path: tuple[Any, ...] = ()) -> list[str]:
@@ -243,7 +269,8 @@ def valid_keys(path: tuple[Any, ...] = ()) -> list[str]:
     schema = Recipe.model_json_schema()
     node = schema
     for part in path:
-        node = node.get("properties", {}).get(part, {})
+        inner = node.get("additionalProperties")
+        node = node.get("properties", {}).get(part) or (inner if isinstance(inner, dict) else {})
         reference = node.get("$ref") or next((one["$ref"] for one in node.get("allOf", []) if "$ref" in one), None)
         if reference:
             node = schema["$defs"][reference.rsplit("/", 1)[-1]]

@@ -239,14 +239,128 @@ class BalanceSection(Section):
     """Languages drawn in the charts (that of sizes and the table have all)."""
 
 
+_STAGES = ("download", "identify", "dedup", "sample", "tokenizer", "tokenize", "train", "balance")
+_TIME = re.compile(r"\d+|(\d+-)?\d+(:\d+){1,2}|\d+-\d+")
+_MEMORY = re.compile(r"\d+[KMGT]?")
+_OWN_OPTIONS = ("array", "dependency", "output", "error", "parsable", "signal", "requeue", "open-mode", "wrap")
+
+
+class StageResources(Section):
+    """What one stage has in place of what `executor` says; what is left out stays as there."""
+
+    tasks: int | None = Field(default=None, ge=1)
+    """Tasks that the stage is split into."""
+    workers: int | None = Field(default=None, ge=1)
+    """Tasks that run at the same time (`local`, `ray`)."""
+    memory_mb: int | None = Field(default=None, ge=1_000)
+    """Memory of a task, in MB."""
+    partition: str | None = None
+    """Partition of Slurm."""
+    time: str | None = None
+    """Time limit of a job."""
+    qos: str | None = None
+    """Quality of service."""
+    account: str | None = None
+    """Account that the jobs are charged to."""
+    cpus_per_task: int | None = Field(default=None, ge=1)
+    """Cores of a task."""
+    mem_per_cpu: str | None = None
+    """Memory a core, as sbatch takes it."""
+    max_running: int | None = Field(default=None, ge=1)
+    """Tasks of the stage that run at the same time."""
+    nodes: int | None = Field(default=None, ge=1)
+    """Nodes (`train` alone)."""
+    gpus_per_node: int | None = Field(default=None, ge=0)
+    """GPUs on each node, a process each (`train` alone)."""
+    processes_per_node: int | None = Field(default=None, ge=1)
+    """Processes on each node (`train` alone; where there are no GPUs)."""
+    sbatch: dict[str, str | int] = Field(default_factory=dict)
+    """Further options of sbatch, with or over those of `executor`."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> StageResources:
+        _check_slurm(self.time, self.mem_per_cpu, self.sbatch)
+        return self
+
+
+def _check_slurm(time: str | None, mem_per_cpu: str | None, sbatch: dict[str, str | int]) -> None:
+    if time is not None and not _TIME.fullmatch(time):
+        raise ValueError(f'`time` is "{time}"; write it as sbatch takes it: "30" (minutes), "2:00:00", "1-12"')
+    if mem_per_cpu is not None and not _MEMORY.fullmatch(mem_per_cpu):
+        raise ValueError(f'`mem_per_cpu` is "{mem_per_cpu}"; write it as sbatch takes it: 4G, 3500M')
+    for key, value in sbatch.items():
+        name = key.replace("_", "-").lstrip("-")
+        if name in _OWN_OPTIONS:
+            raise ValueError(f"`sbatch: {key}` is set by the run itself; leave it out")
+        if "\n" in f"{key}{value}":
+            raise ValueError(f"`sbatch: {cut_line(key)}` has a line break in it")
+
+
+def cut_line(text: str) -> str:
+    """The first line of a text."""
+    return text.splitlines()[0] if text.splitlines() else text
+
+
 class ExecutorSection(Section):
     """Where the tasks run."""
 
-    kind: Literal["local"] = "local"
-    """`local`: processes on this machine."""
+    kind: Literal["local", "slurm", "ray"] = "local"
+    """`local`: processes on this machine. `slurm`: jobs, all submitted at once. `ray`: a Ray cluster."""
     tasks: int = Field(default=2, ge=1)
     """Tasks a stage is split into, by bytes. Outputs do not depend on it."""
     workers: int = Field(default=2, ge=1)
-    """Tasks that run at the same time."""
+    """Tasks that run at the same time (`local`, `ray`; for `slurm` see `max_running`)."""
     memory_mb: int = Field(default=4_000, ge=1_000)
     """Memory of a task, in MB. Matching is parted to fit in it (`dedup.partitions`)."""
+    partition: str | None = None
+    """Partition of Slurm (None: the cluster's default)."""
+    time: str = "4:00:00"
+    """Time limit of a job, as sbatch takes it: "30" (minutes), "2:00:00", "1-12". A task that comes to it is requeued
+    and goes on."""
+    qos: str | None = None
+    """Quality of service."""
+    account: str | None = None
+    """Account that the jobs are charged to."""
+    cpus_per_task: int = Field(default=1, ge=1)
+    """Cores of a task."""
+    mem_per_cpu: str | None = None
+    """Memory a core, such as 4G. None: `memory_mb` and a quarter more, over the cores of a task."""
+    max_running: int | None = Field(default=None, ge=1)
+    """Tasks of an array that run at the same time (None: as many as the cluster lets)."""
+    lanes: int = Field(default=4, ge=1, le=64)
+    """Groups of languages, about equal in bytes, that go from download to dedup without waiting for each other
+    (`slurm`)."""
+    venv: str | None = None
+    """Virtual environment on the nodes (None: the Python that submits)."""
+    setup: str | None = None
+    """Shell lines that a job begins with, such as `module load cuda`."""
+    sbatch: dict[str, str | int] = Field(default_factory=dict)
+    """Further options of sbatch: {constraint: cpu, exclude: node7}."""
+    grace_seconds: int = Field(default=120, ge=10)
+    """A job is told so long before its time limit, so that it can be requeued; the trainer saves a checkpoint."""
+    address: str | None = None
+    """Address of the Ray cluster, such as ray://head:10001 or auto (None: that of RAY_ADDRESS, else one started here,
+    for this run)."""
+    stages: dict[str, StageResources] = Field(default_factory=dict)
+    """Stage -> what it has instead: {dedup: {cpus_per_task: 2}, train: {partition: gpu, nodes: 2,
+    gpus_per_node: 8}}."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ExecutorSection:
+        for name in self.stages:
+            if name not in _STAGES:
+                raise ValueError(f"`stages: {cut_line(name)}` is no stage; the stages are {', '.join(_STAGES)}")
+        _check_slurm(self.time, self.mem_per_cpu, self.sbatch)
+        return self
+
+    def of_stage(self, name: str) -> ExecutorSection:
+        """This section with what a stage has instead."""
+        own = self.stages.get(name)
+        if own is None:
+            return self
+        values = {
+            key: value
+            for key, value in own.model_dump(exclude={"sbatch", "nodes", "gpus_per_node", "processes_per_node"}).items()
+            if value is not None
+        }
+        return self.model_copy(update={**values, "sbatch": {**self.sbatch, **own.sbatch}})

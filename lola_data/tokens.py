@@ -24,7 +24,7 @@ import os
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 
 import numpy as np
 
@@ -234,23 +234,32 @@ class TokenShard:
         ShardError: a file that is missing, truncated, of another format, or the two files do not belong together.
     """
 
+    tokens: NDArray[np.integer]
+
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
         self.prefix = Path(prefix)
         idx, ids = idx_path(prefix), bin_path(prefix)
-        self.dtype, sequences, pointers, boundaries = _read_index(idx)
-        itemsize = self.dtype.itemsize
+        index = _read_index(idx)
         try:
             size = ids.stat().st_size
         except OSError as error:
             raise ShardError(f"{ids}: {error.strerror or error}; an index needs its .bin file beside it") from error
+        self._take_index(index, str(idx), str(ids), size)
+        self.tokens = np.memmap(ids, self.dtype.newbyteorder("<"), "r") if size else np.zeros(0, self.dtype)
+        self.tokens.flags.writeable = False
 
+    def _take_index(self, index: _Index, idx: str, ids: str, size: int) -> None:
+        """Set what the index says of a file of ids of ``size`` bytes; ``idx`` and ``ids`` name the two in messages."""
+        self.dtype, sequences, pointers, boundaries = index
+        itemsize = self.dtype.itemsize
         ends = pointers + sequences.astype(np.int64) * itemsize
         needed = int(ends.max()) if ends.size else 0
         if needed != size:
             fault = "is truncated" if size < needed else "does not belong to its index"
-            raise ShardError(f"{ids}: {fault}: {size:,} bytes where {idx.name} names {needed:,}; {_REBUILD}")
+            name = idx.rpartition("/")[2]
+            raise ShardError(f"{ids}: {fault}: {size:,} bytes where {name} names {needed:,}; {_REBUILD}")
         if not np.array_equal(pointers, sequence_pointers(sequences, itemsize)):
-            raise ShardError(f"{idx}: sequences overlap or leave gaps in {ids.name}; {_REBUILD}")
+            raise ShardError(f"{idx}: sequences overlap or leave gaps in {ids.rpartition('/')[2]}; {_REBUILD}")
 
         if boundaries.size == sequences.size + 1:  # strictly rising from 0 to S, so every document is one sequence
             self.lengths: NDArray[np.int32] = sequences
@@ -264,10 +273,6 @@ class TokenShard:
             self.pointers = edges[:-1]
         self.num_documents = int(self.lengths.size)
         self.num_tokens = size // itemsize
-        self.tokens: NDArray[np.integer] = (
-            np.memmap(ids, self.dtype.newbyteorder("<"), "r") if size else np.zeros(0, self.dtype)
-        )
-        self.tokens.flags.writeable = False
 
     def __len__(self) -> int:
         return self.num_documents
@@ -308,39 +313,72 @@ def file_digest(path: Path) -> str:
 _REBUILD = "write the shard again"
 
 
-def _read_index(
-    path: Path,
-) -> tuple[np.dtype, NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-    """Token dtype, sequence lengths int32[S], pointers int64[S], boundaries int64[D + 1], checked for sense."""
+_Index: TypeAlias = "tuple[np.dtype, NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]"
+"""Token dtype, sequence lengths int32[S], pointers int64[S], boundaries int64[D + 1]."""
+
+
+def _read_index(path: Path) -> _Index:
+    """What an index file says, checked for sense."""
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            head = stream.read(_HEADER.size)
-            if not head.startswith(MAGIC):
-                if MAGIC.startswith(head):
-                    raise ShardError(f"{path}: index is truncated: {size} bytes; {_REBUILD}")
-                raise ShardError(f"{path}: not the index of an indexed dataset (it begins with {head[:9]!r})")
-            if len(head) < _HEADER.size:
-                raise ShardError(f"{path}: index is truncated: {size} bytes; {_REBUILD}")
-            _, version, code, count, edges = _HEADER.unpack(head)
-            if version != VERSION:
-                raise ShardError(f"{path}: indexed-dataset version {version}; only version {VERSION} can be read")
-            if code not in _DTYPE_NAMES:
-                raise ShardError(f"{path}: dtype code {code} is no integer type; known are {_DTYPE_NAMES}")
-            expected = _HEADER.size + 12 * count + 8 * edges
-            if size not in (expected, expected + count):  # one mode byte a sequence follows in multimodal sets
-                fault = "is truncated" if size < expected else "has bytes left over"
-                raise ShardError(f"{path}: index {fault}: {size:,} bytes where {expected:,} belong; {_REBUILD}")
+            code, count, edges = _read_header(stream.read(_HEADER.size), size, path)
             lengths = np.fromfile(stream, "<i4", count)
             pointers = np.fromfile(stream, "<i8", count)
             boundaries = np.fromfile(stream, "<i8", edges)
     except OSError as error:
         raise ShardError(f"{path}: {error.strerror or error}; a shard is the pair of files .bin and .idx") from error
+    return _checked(path, code, lengths, pointers, boundaries)
+
+
+def parse_index(content: bytes, name: str) -> _Index:
+    """The same of the bytes of an index: dtype, lengths int32[S], pointers int64[S] and boundaries int64[D + 1] of
+    sequences and documents.
+
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+
+    Raises:
+        ShardError: truncated, or of another format.
+    """
+    code, count, edges = _read_header(content[: _HEADER.size], len(content), name)
+    start = _HEADER.size
+    lengths = np.frombuffer(content, "<i4", count, start).astype(np.int32)
+    pointers = np.frombuffer(content, "<i8", count, start + 4 * count).astype(np.int64)
+    boundaries = np.frombuffer(content, "<i8", edges, start + 12 * count).astype(np.int64)
+    return _checked(name, code, lengths, pointers, boundaries)
+
+
+def _read_header(head: bytes, size: int, path: Path | str) -> tuple[int, int, int]:
+    """Code of the dtype, sequences, and document boundaries of an index of ``size`` bytes."""
+    if not head.startswith(MAGIC):
+        if MAGIC.startswith(head):
+            raise ShardError(f"{path}: index is truncated: {size} bytes; {_REBUILD}")
+        raise ShardError(f"{path}: not the index of an indexed dataset (it begins with {head[:9]!r})")
+    if len(head) < _HEADER.size:
+        raise ShardError(f"{path}: index is truncated: {size} bytes; {_REBUILD}")
+    _, version, code, count, edges = _HEADER.unpack(head)
+    if version != VERSION:
+        raise ShardError(f"{path}: indexed-dataset version {version}; only version {VERSION} can be read")
+    if code not in _DTYPE_NAMES:
+        raise ShardError(f"{path}: dtype code {code} is no integer type; known are {_DTYPE_NAMES}")
+    expected = _HEADER.size + 12 * count + 8 * edges
+    if size not in (expected, expected + count):  # one mode byte a sequence follows in multimodal sets
+        fault = "is truncated" if size < expected else "has bytes left over"
+        raise ShardError(f"{path}: index {fault}: {size:,} bytes where {expected:,} belong; {_REBUILD}")
+    return code, count, edges
+
+
+def _checked(
+    path: Path | str, code: int, lengths: NDArray[Any], pointers: NDArray[Any], boundaries: NDArray[Any]
+) -> _Index:
+    count = lengths.size
     if lengths.size and (lengths.min() < 0 or pointers.min() < 0):
         raise ShardError(
             f"{path}: negative lengths or offsets (a 32-bit overflow of the tool that wrote it); {_REBUILD}"
         )
-    if not edges or boundaries[0] != 0 or boundaries[-1] != count or (np.diff(boundaries) <= 0).any():
+    if not boundaries.size or boundaries[0] != 0 or boundaries[-1] != count or (np.diff(boundaries) <= 0).any():
         raise ShardError(f"{path}: document boundaries do not run from 0 to the {count:,} sequences; {_REBUILD}")
     return np.dtype(_DTYPE_NAMES[code]), lengths, pointers, boundaries
 

@@ -210,12 +210,25 @@ class TrainConfig:
         "How token shards are checked before step 0: by digest (reads them all once), or by the digest of the indexes "
         "and the size of the rest.",
     )
+    cache_dir: str | None = _option(
+        None,
+        "Folder on this machine for token shards that lie on an object store (default: $LOLA_DATA_CACHE/tokens, else "
+        "~/.cache/lola-data/tokens); processes and runs share it.",
+    )
+    cache_gb: float = _option(
+        100.0,
+        "Most gigabytes (10^9 bytes) in it; what has not been read for longest goes first. Best is room for all shards "
+        "of the run.",
+        ge=0.1,
+        le=1e6,
+    )
 
     RESUME_FREE: ClassVar[frozenset[str]] = frozenset(
         {
             "device", "threads", "deterministic", "moe_backend", "shard", "expert_parallel", "recompute", "compile",
             "on_bad_step", "spike", "dead_steps", "keep_best", "async_checkpoints", "log_every", "eval_every",
             "checkpoint_every", "keep_checkpoints", "tensorboard", "tracker", "project", "run_name", "verify",
+            "cache_dir", "cache_gb",
         }
     )  # fmt: skip
     """Fields that may differ when a run is resumed: they change neither the data nor the arithmetic asked for."""

@@ -21,6 +21,11 @@ from pipelines.stage_command import stage_command
 @click.option("--redo", multiple=True, metavar="STAGE", help="Delete this stage's output, and all after it, first.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the recipe.")
 @click.option("--memory", "memory_mb", type=int, metavar="MB", help="Memory of a task  [default: the recipe's].")
+@click.option("--tasks", type=click.IntRange(min=1), help="Tasks of a stage  [default: the recipe's].")
+@click.option("--rank-offset", type=click.IntRange(min=0), help="First task that this machine does (see --ranks).")
+@click.option(
+    "--ranks", type=click.IntRange(min=1), help="Tasks that this machine does; others do the rest at the same time."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan (stages, tasks, bytes, time, disk) and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan or the manifests' totals as JSON on stdout.")
 def run(
@@ -30,6 +35,9 @@ def run(
     redo: tuple[str, ...],
     overrides: tuple[str, ...],
     memory_mb: int | None,
+    tasks: int | None,
+    rank_offset: int | None,
+    ranks: int | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -42,11 +50,13 @@ def run(
       lola-data run demo.yaml
       lola-data run my.yaml --dry-run --set executor.workers=16 --memory 8000
       lola-data run my.yaml --from sample --set sample.alpha=0.5 --redo sample
+      lola-data run my.yaml --tasks 64 --rank-offset 16 --ranks 16   (docs/clusters.md)
     """
     from lola_data.recipe import load_recipe
 
     memory = [] if memory_mb is None else [f"executor.memory_mb={memory_mb}"]
-    loaded = load_recipe(recipe, overrides=[*overrides, *memory])
+    split = [] if tasks is None else [f"executor.tasks={tasks}"]
+    loaded = load_recipe(recipe, overrides=[*overrides, *memory, *split])
     if dry_run:
         from pipelines.estimate import estimate, render
 
@@ -55,8 +65,20 @@ def run(
         return
     from pipelines.corpus import run_corpus
 
-    manifests = run_corpus(loaded, only=list(only), start=start, redo=list(redo))
-    if as_json:
+    share = None
+    if ranks is not None or rank_offset is not None:
+        share = _share(loaded.executor.kind, tasks, rank_offset, ranks, bool(redo))
+    manifests = run_corpus(loaded, only=list(only), start=start, redo=list(redo), share=share)
+    if share is not None and share[1].start > 0:
+        return
+    if loaded.executor.kind == "slurm":
+        from pipelines.slurm_run import closing_words as submitted_words
+        from pipelines.slurm_run import submitted
+
+        record = submitted(Layout(loaded.workdir))
+        ids = {} if record is None else record.ids
+        click.echo(json.dumps({"jobs": ids}, indent=1) if as_json else submitted_words(loaded, record))
+    elif as_json:
         shown = {name: manifest.get("totals", {}) for name, manifest in manifests.items()}
         click.echo(json.dumps(shown, ensure_ascii=False, indent=1))
     else:
@@ -65,17 +87,38 @@ def run(
         click.echo(closing_words(loaded, recipe, manifests))
 
 
+def _share(
+    kind: str, tasks: int | None, offset: int | None, count: int | None, redo: bool
+) -> tuple[int, range]:  # fmt: skip
+    """Tasks of all machines, and those of this one."""
+    from pipelines.shared_run import check_share
+
+    if tasks is None or offset is None or count is None:
+        raise click.UsageError("give --tasks, --rank-offset and --ranks, all three, on every machine")
+    if kind != "local":
+        raise click.UsageError(f"--ranks shares a run without a scheduler; with `executor.kind: {kind}` leave it out")
+    if redo and offset:
+        raise click.UsageError("--redo deletes; give it on the machine with --rank-offset 0 alone")
+    return tasks, check_share(tasks, offset, count)
+
+
 @click.command()
 @click.argument("workdir")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--languages", "with_languages", is_flag=True, help="Show the counts of every language.")
-def status(workdir: str, as_json: bool, with_languages: bool) -> None:
+@click.option("--follow", is_flag=True, help="Go on showing it until nothing works on the folder any more.")
+def status(workdir: str, as_json: bool, with_languages: bool, follow: bool) -> None:
     """What each stage of a work folder has done: progress, counts per language, failures with the log to read.
 
+    Exit code 1 if something has failed; with --follow, also if anything that was begun is not complete at the end.
+
     \b
-    Example:
+    Examples:
       lola-data status work/demo --languages
+      lola-data status work/demo --follow
     """
+    if follow and (as_json or with_languages):
+        raise click.UsageError("--follow shows the table alone; leave --json and --languages out")
     from pipelines.corpus import status as stage_status
     from pipelines.status_table import render
 
@@ -84,6 +127,10 @@ def status(workdir: str, as_json: bool, with_languages: bool) -> None:
         raise RecipeError(
             f"{workdir}: no work folder of `lola-data run` (it has no state/); name the recipe's `workdir`"
         )
+    if follow:
+        from pipelines.watch import follow as follow_status
+
+        sys.exit(0 if follow_status(layout) else 1)
     rows = stage_status(layout)
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))

@@ -6,15 +6,18 @@ A stage run alone and a stage run as part of the graph are the same code.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.errors import RecipeError
 from lola_data.layout import TREES, Layout
+from pipelines.log_tail import with_tail
 from pipelines.run import WHOLE, run_stage
 from pipelines.run import redo as redo_stage
-from pipelines.state import StageState, workdir_lock
+from pipelines.state import StageState
+from pipelines.workdir_lock import workdir_lock
 
 if TYPE_CHECKING:
     from lola_data.recipe import Recipe
@@ -58,8 +61,9 @@ def select(only: list[str], start: str | None) -> list[str]:
 
 
 def run_corpus(
-    recipe: Recipe, *, only: list[str] | None = None, start: str | None = None, redo: list[str] | None = None
-) -> dict[str, dict[str, Any]]:
+    recipe: Recipe, *, only: list[str] | None = None, start: str | None = None, redo: list[str] | None = None,
+    share: tuple[int, range] | None = None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Run the graph, or part of it, and return the manifests of the stages that were run.
 
     Args:
@@ -67,20 +71,32 @@ def run_corpus(
         only: these stages only; their inputs must be complete.
         start: this stage and all after it.
         redo: delete the output of these stages, and of all after them, first.
+        share: tasks of all machines that share this run, and those of this one.
 
     Raises:
         LolaError: with what went wrong and what to do; everything finished so far is kept.
+
+    On Slurm the graph is submitted, and there are no manifests yet.
     """
     layout = Layout(recipe.workdir)
     names = select(only or [], start)
     deleted = redone(redo)
     _check_redo(recipe, layout, names, deleted)
     manifests: dict[str, dict[str, Any]] = {}
-    with workdir_lock(layout):
+    with workdir_lock(layout) if share is None or not share[1].start else nullcontext():
         for name in deleted:
             redo_stage(build_stage(name, recipe, layout))
+        if share is not None:
+            from pipelines.shared_run import run_shared
+
+            return run_shared(recipe, layout, names, *share)
+        if recipe.executor.kind == "slurm":
+            from pipelines.slurm_submit import submit_corpus
+
+            submit_corpus(recipe, layout, names)
+            return {}
         for name in names:
-            manifests[name] = run_stage(build_stage(name, recipe, layout), recipe.executor)
+            manifests[name] = run_stage(build_stage(name, recipe, layout), recipe.executor.of_stage(name))
     return manifests
 
 
@@ -117,17 +133,18 @@ def _stage_status(layout: Layout, name: str) -> dict[str, Any]:
     if state.recorded_fingerprint() is None:
         return {"stage": name, "state": "not started", "phases": [], "failures": []}
     phases: list[dict[str, Any]] = []
-    failures = state.failures(WHOLE)
-    root = layout.state(name)
-    plans = [path.split("/")[0] for path, _ in storage.list_files(root, "plan.json")]
-    for phase in plans:
+    failures: list[dict[str, Any]] = [*state.failures(WHOLE)]
+    for phase in state.phases():
         planned = state.plan(phase) or []
         phases.append({"phase": phase, "units": len(planned), "done": len(state.done_keys(phase))})
         failures += state.failures(phase)
+    failures = [{**failure, "tail": with_tail(failure["log"])} for failure in failures]
     complete = state.complete()
+    # A graph that is submitted as a whole is begun as a whole.
+    waits = not phases and not storage.list_files(layout.tree(name), "")
     row: dict[str, Any] = {
         "stage": name,
-        "state": "complete" if complete else "failed" if failures else "incomplete",
+        "state": "complete" if complete else "failed" if failures else "waiting" if waits else "incomplete",
         "tree": layout.tree(name),
         "phases": phases,
         "failures": failures,

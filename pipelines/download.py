@@ -224,11 +224,11 @@ class FetchStep(ShardStep):
         try:
             digest = self._already_there(work, target) if shape.as_published(name) else None
             if digest:
-                rows = check_parquet(storage.local_path(target), source.locate(work))
+                rows, made = check_parquet(storage.local_path(target), source.locate(work)), digest
             else:
-                digest, rows = self._take_in(source, shape, work, staged, target)
+                digest, rows, made = self._take_in(source, shape, work, staged, target)
             if not shape.as_published(name):
-                extra["origin_sha256"], digest = digest, _sha256_in(target)
+                extra["origin_sha256"], digest = digest, made
             size = storage.size(target)
         except OSError as error:
             raise ShardError(
@@ -245,10 +245,8 @@ class FetchStep(ShardStep):
         report.extra = {**extra, "sha256": digest}
         return report
 
-    def _take_in(
-        self, source: Source, shape: Shape, work: RawShard, staged: Path, target: str
-    ) -> tuple[str | None, int]:
-        """Fetch, check and put in place: the SHA-256 of what came, and the rows.
+    def _take_in(self, source: Source, shape: Shape, work: RawShard, staged: Path, target: str) -> tuple[str, int, str]:
+        """Fetch, check and put in place: the SHA-256 of what came, the rows, and the SHA-256 of what lies there now.
 
         What cannot be read is fetched once more, unless its digest says that the source has it no better.
         """
@@ -260,9 +258,9 @@ class FetchStep(ShardStep):
                     rows = check_parquet(staged, source.locate(work))
                     digest = digest or sha256_of(staged)
                     _move(staged, target)
-                    return digest, rows
+                    return digest, rows, digest
                 digest = digest or sha256_of(staged)
-                return digest, _write_raw(shape, staged, target, source.locate(work))
+                return digest, *_write_raw(shape, staged, target, source.locate(work))
             except ShardError as error:
                 vouched = bool(work.digest or work.listed)
                 aside = None if vouched or not source.remote else source.set_aside(staged, work)
@@ -280,16 +278,21 @@ class FetchStep(ShardStep):
         return (work.digest or "").partition(":")[2] if mismatch(path, work) is None else None
 
 
-def _write_raw(shape: Shape, arrived: Path, target: str, shown: str) -> int:
-    """Make a raw shard of a file of another shape; its rows."""
-    with ShardWriter(target, shape.schema(arrived, shown)) as writer:
-        for batch in shape.batches(arrived, shown):
-            writer.write(batch)
-    return writer.rows
-
-
-def _sha256_in(target: str) -> str | None:
-    return None if storage.is_remote(target) else sha256_of(storage.local_path(target))
+def _write_raw(shape: Shape, arrived: Path, target: str, shown: str) -> tuple[int, str]:
+    """Make a raw shard of a file of another shape; its rows and its SHA-256."""
+    # A digest is taken of a file here, so one that goes to a store is made beside what arrived.
+    made = str(arrived.with_name(f"{arrived.name}.made")) if storage.is_remote(target) else target
+    try:
+        with ShardWriter(made, shape.schema(arrived, shown)) as writer:
+            for batch in shape.batches(arrived, shown):
+                writer.write(batch)
+        digest = sha256_of(storage.local_path(made))
+        if made != target:
+            _move(storage.local_path(made), target)
+    finally:
+        if made != target:
+            storage.remove(made)
+    return writer.rows, digest
 
 
 def _check_languages(source: Source, shards: list[RawShard], languages: list[str] | None) -> None:

@@ -42,11 +42,19 @@ def tokenizer(recipe: Recipe, layout: Layout) -> DriverStage:
     return DriverStage("tokenizer", layout, settings, [] if section.model else ["sample"], action)
 
 
-def train(recipe: Recipe, layout: Layout) -> DriverStage:
-    """Train the model on the token shards; goes on from the newest checkpoint."""
+def train(recipe: Recipe, layout: Layout, *, trained: bool = False) -> DriverStage:
+    """Train the model on the token shards; goes on from the newest checkpoint.
+
+    ``trained``: that has been done elsewhere, and what it made is only written down.
+    """
     config = recipe.train
 
-    def action() -> dict[str, Any]:
+    def summary() -> Any:
+        if trained:
+            path = storage.join(layout.run, "summary.json")
+            if not storage.exists(path):
+                raise StageError(f"train: {layout.run} is not complete; run the same command again to go on")
+            return storage.read_json(path)
         from train.threads import let_threads_sleep
 
         let_threads_sleep()
@@ -56,13 +64,17 @@ def train(recipe: Recipe, layout: Layout) -> DriverStage:
         result = run_training(config, layout.tree("tokenize"), layout.run, progress=console_progress())
         if result.summary is None:
             raise StageError(f"train: {result.told()}; run the same command again to go on")
+        return result.summary
+
+    def action() -> dict[str, Any]:
+        made_of = summary()
         parts = [path for path, _ in storage.list_files(layout.run, ".distcp")]
         newest = max(path.rpartition("/")[0] for path in parts)
         made = ["config.json", "summary.json", f"{newest}/.metadata", f"{newest}/checkpoint.json"]
         made += [path for path in parts if path.startswith(f"{newest}/")]
         return {
             "run": RUN,
-            "summary": result.summary,
+            "summary": made_of,
             "files": _files(layout, "train", [storage.join(RUN, name) for name in made]),
         }
 

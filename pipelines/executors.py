@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,10 @@ from lola_data import storage
 from lola_data.errors import LolaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from lola_data.sections import ExecutorSection
+    from pipelines.phases import PhaseRunner
     from pipelines.stage import ShardStep
 
 POLL_SECONDS = 0.2
@@ -100,6 +102,20 @@ def _log_to_files_only() -> None:
     logging.setup_default_logger = lambda: None
 
 
+@contextmanager
+def task_log_alone() -> Iterator[None]:
+    """Run a rank in this process with its lines in the log of the task, and the logger as it was afterwards."""
+    import datatrove.executor.base as base
+    import datatrove.utils.logging as logging
+
+    kept = base.add_task_logger, logging.setup_default_logger
+    _log_to_files_only()
+    try:
+        yield
+    finally:
+        base.add_task_logger, logging.setup_default_logger = kept
+
+
 def _start_fork_server() -> None:
     """Start the process that the ranks are forked from, deaf to Ctrl-C, as they then are: the driver ends them.
 
@@ -147,13 +163,14 @@ class LocalExecutor(LocalPipelineExecutor):
         """Run all ranks, at most ``workers`` at a time."""
         self.lost = {}
         on_poll, self.on_poll = self.on_poll, None
-        if self.tasks == 1:
-            self._run_here()
+        ranks = range(self.local_rank_offset, self.local_rank_offset + self.local_tasks)
+        if len(ranks) == 1:
+            self._run_here(ranks[0])
             return PipelineStats()
         context: Any = multiprocess.context.ForkServerContext()
         context.set_forkserver_preload(["pipelines.preload"])
         _start_fork_server()
-        waiting = list(range(self.world_size))
+        waiting = list(ranks)
         running: dict[Any, tuple[int, Any, Any]] = {}
         try:
             while waiting or running:
@@ -179,19 +196,13 @@ class LocalExecutor(LocalPipelineExecutor):
                 driver_end.close()
         return PipelineStats()
 
-    def _run_here(self) -> None:
+    def _run_here(self, rank: int) -> None:
         # One task needs no second process: the start of an interpreter costs more than a small stage.
-        import datatrove.executor.base as base
-        import datatrove.utils.logging as logging
-
-        kept = base.add_task_logger, logging.setup_default_logger
-        _log_to_files_only()
-        try:
-            self._run_for_rank(0, local_rank=0)
-        except (LolaError, OSError) as error:
-            self.lost[0] = _stopped(self, error)
-        finally:
-            base.add_task_logger, logging.setup_default_logger = kept
+        with task_log_alone():
+            try:
+                self._run_for_rank(rank, local_rank=0)
+            except (LolaError, OSError) as error:
+                self.lost[rank] = _stopped(self, error)
 
 
 def _last_word(driver_end: Any) -> str | None:
@@ -207,9 +218,28 @@ def _ended(exitcode: int) -> str:
     return f"was ended by signal {-exitcode}" if exitcode < 0 else f"ended with exit code {exitcode}"
 
 
+def runner_of(executor: ExecutorSection) -> PhaseRunner:
+    """What does a phase where the recipe wants it done, and waits for it.
+
+    Raises:
+        StageError: the package of the executor is not installed.
+    """
+    if executor.kind == "ray":
+        from pipelines.ray_executor import ray_runner
+
+        return ray_runner(executor)
+
+    def run(step: ShardStep, units: int, logging_dir: str, on_poll: Callable[[], None]) -> dict[int, str]:
+        tasks = min(executor.tasks, units)
+        return run_phase(step, tasks=tasks, workers=executor.workers, logging_dir=logging_dir, on_poll=on_poll)
+
+    return run
+
+
 def run_phase(
-    step: ShardStep, *, tasks: int, workers: int, logging_dir: str, on_poll: Callable[[], None] | None = None
-) -> dict[int, str]:
+    step: ShardStep, *, tasks: int, workers: int, logging_dir: str, on_poll: Callable[[], None] | None = None,
+    ranks: range | None = None,
+) -> dict[int, str]:  # fmt: skip
     """Run a phase to its end on this machine.
 
     Args:
@@ -218,6 +248,7 @@ def run_phase(
         workers: tasks that run at the same time.
         logging_dir: datatrove's logs and statistics of the phase.
         on_poll: called about five times a second.
+        ranks: the tasks that are this machine's (None: all).
 
     Returns:
         Tasks that were lost (killed from outside, out of memory) with the reason; empty when all came back.
@@ -225,13 +256,15 @@ def run_phase(
     executor = LocalExecutor(
         pipeline=[step],
         tasks=tasks,
-        workers=min(workers, tasks),
+        workers=min(workers, tasks if ranks is None else len(ranks)),
+        local_tasks=-1 if ranks is None else len(ranks),
+        local_rank_offset=0 if ranks is None else ranks.start,
         logging_dir=logging_dir,
         # Units, not ranks, are what is finished or not.
         skip_completed=False,
     )
     executor.on_poll = on_poll
-    if on_poll and tasks == 1:
+    if on_poll and executor.local_tasks == 1:
         stop = threading.Event()
 
         def poll() -> None:

@@ -79,6 +79,11 @@ class MatchStep(PartitionStep):
 
     phase = "match"
 
+    def needed_for(self, text_bytes: int) -> bool:
+        """Always."""
+        del text_bytes
+        return True
+
     def plan(self) -> list[Part]:
         """The languages that have signatures, or their parts."""
         sizes: dict[str, int] = {}

@@ -183,6 +183,10 @@ def join_ties(paths: Sequence[str], documents: int) -> TiedGroups:
     return groups
 
 
+_LEAST_DOCUMENT_BYTES = 64
+"""Of a row with its text and URL; a guess that errs on the side of more documents."""
+
+
 class PartitionStep(ShardStep):
     """What the four phases share."""
 
@@ -190,6 +194,10 @@ class PartitionStep(ShardStep):
         super().__init__(layout, stage)
         self.section = section
         self.memory_bytes = memory_bytes
+
+    def needed_for(self, text_bytes: int) -> bool:
+        """Whether one language of so many bytes may be too large for one task, and so be parted."""
+        return key_parts(text_bytes // _LEAST_DOCUMENT_BYTES, self.section, self.memory_bytes) > 1
 
     def units(self, lang: str | None = None) -> list[Unit]:
         """The units that have signatures, of one language or of all."""

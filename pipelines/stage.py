@@ -9,7 +9,6 @@ others, checks the row balance, and adds the reports up to the manifest.
 from __future__ import annotations
 
 import heapq
-import shutil
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -22,8 +21,9 @@ from datatrove.utils.logging import logger
 from lola_data import storage
 from lola_data.errors import LolaError
 from lola_data.manifest import UnitReport, build_manifest
+from lola_data.remote_trees import remove_tree
 from lola_data.shards import Unit, plan_units
-from pipelines.state import StageState
+from pipelines.state import Lane, StageState
 from pipelines.usage import leave_usage
 
 if TYPE_CHECKING:
@@ -67,19 +67,23 @@ class LanguageWork:
         return {"lang": self.lang, "bytes": self.bytes}
 
 
-def assign(works: Sequence[Work], rank: int, world_size: int) -> list[Work]:
-    """The units of one task: biggest first, each to the task with the fewest bytes so far (ties: lowest rank).
+def shares(works: Sequence[Work], world_size: int) -> list[list[Work]]:
+    """The units of each task: biggest first, each to the task with the fewest bytes so far (ties: lowest rank).
 
-    A function of the list and the numbers alone; over all ranks every unit comes exactly once.
+    A function of the list and the number alone; over all tasks every unit comes exactly once.
     """
     loads = [(0, candidate) for candidate in range(world_size)]
-    mine: list[Work] = []
+    dealt: list[list[Work]] = [[] for _ in range(world_size)]
     for work in sorted(works, key=lambda work: (-work.bytes, work.key)):
         load, least = heapq.heappop(loads)
-        if least == rank:
-            mine.append(work)
+        dealt[least].append(work)
         heapq.heappush(loads, (load + max(1, work.bytes), least))
-    return mine
+    return dealt
+
+
+def assign(works: Sequence[Work], rank: int, world_size: int) -> list[Work]:
+    """The units of one task, see :func:`shares`."""
+    return shares(works, world_size)[rank]
 
 
 class ShardStep(PipelineStep, ABC):
@@ -96,11 +100,18 @@ class ShardStep(PipelineStep, ABC):
         self.name = f"{stage}.{self.phase}"
         self.layout = layout
         self.stage = stage
+        self.lane: Lane | None = None
+        """The languages that this phase is limited to, if it is."""
 
     @property
     def state(self) -> StageState:
-        """The records of the stage."""
-        return StageState(self.layout, self.stage)
+        """The records of the stage, of the languages of the lane."""
+        return StageState(self.layout, self.stage, self.lane)
+
+    def needed_for(self, text_bytes: int) -> bool:
+        """Whether there may be work for so many bytes of text; tasks are set up for it before it is planned."""
+        del text_bytes
+        return True
 
     @abstractmethod
     def plan(self) -> Sequence[Work]:
@@ -134,11 +145,13 @@ class ShardStep(PipelineStep, ABC):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Work through the units of this task. Yields no documents; a unit that fails is recorded, not raised."""
         yield from data or ()
-        before = time.process_time()
+        before, began = time.process_time(), time.time()
         state = self.state
         works = [self.work_from_json(value) for value in state.plan(self.phase) or []]
+        works = [work for work in works if self.lane is None or self.lane.holds(work.key)]
+        done = state.done_keys(self.phase)
         for work in assign(works, rank, world_size):
-            if state.is_done(self.phase, work.key):
+            if work.key in done:
                 continue
             log = self.layout.logs(self.stage, self.phase, "logs", f"task_{rank:05d}.log")
             try:
@@ -163,7 +176,7 @@ class ShardStep(PipelineStep, ABC):
                 logger.info(f"{work.key}: done")
         # Told for the curious: no reason to fail.
         with suppress(LolaError, OSError):
-            leave_usage(self.layout, self.stage, self.phase, rank, time.process_time() - before)
+            leave_usage(self.layout, self.stage, self.phase, rank, time.process_time() - before, began)
 
 
 class TreeStep(ShardStep):
@@ -184,7 +197,10 @@ class TreeStep(ShardStep):
 
     def plan(self) -> list[Unit]:
         """The pieces of the input tree."""
-        return plan_units(self.input_tree, languages=self.languages, unit_bytes=self.unit_bytes)
+        languages = self.languages
+        if self.lane is not None:
+            languages = sorted(self.lane.languages if languages is None else self.lane.languages & {*languages})
+        return plan_units(self.input_tree, languages=languages, unit_bytes=self.unit_bytes)
 
 
 @dataclass
@@ -250,6 +266,6 @@ class Stage:
         return manifest
 
     def delete_scratch(self) -> None:
-        """Delete intermediate files of a finished stage (local work folders; remote ones are left to their owner)."""
-        if not storage.is_remote(self.layout.workdir):
-            shutil.rmtree(storage.local_path(self.layout.scratch(self.name)), ignore_errors=True)
+        """Delete intermediate files of a finished stage."""
+        with suppress(LolaError):
+            remove_tree(self.layout.scratch(self.name))

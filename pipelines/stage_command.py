@@ -109,12 +109,12 @@ def run_alone(name: str, recipe: Recipe, layout: Layout, *, redo: bool) -> dict[
     from pipelines.corpus import build_stage
     from pipelines.run import redo as redo_stage
     from pipelines.run import run_stage
-    from pipelines.state import workdir_lock
+    from pipelines.workdir_lock import workdir_lock
 
     with workdir_lock(layout):
         stage = build_stage(name, recipe, layout)
         if redo:
             redo_stage(stage)
-        manifest = run_stage(stage, recipe.executor)
+        manifest = run_stage(stage, recipe.executor.of_stage(name))
     click.echo(f"Wrote {layout.tree(name)}", err=True)
     return manifest

@@ -32,6 +32,7 @@ def render(rows: list[dict[str, Any]], *, with_languages: bool = False) -> str:
     for row in rows:
         for failure in row["failures"]:
             lines += ["", f"{row['stage']}: {failure['message']}", f"  log: {failure['log']}"]
+            lines += failure.get("tail", [])
     if with_languages:
         for row in rows:
             if row.get("languages"):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager, suppress
@@ -237,7 +238,7 @@ def _folder(target: str) -> Iterator[Path]:
         # In this order the index, which says that a shard is whole, comes last.
         for path in sorted(folder.iterdir(), key=lambda path: (path.suffix == ".idx", path.name)):
             with path.open("rb") as source, storage.atomic_output(storage.join(target, path.name)) as handle:
-                shutil.copyfileobj(source, handle)
+                shutil.copyfileobj(source, handle, 2**23)
 
 
 def held_out_mask(ids: pa.Array, bound: int, seed: int) -> NDArray[np.bool_]:
@@ -276,8 +277,7 @@ def model_path(layout: Layout) -> str:
 def load_encoder(path: str) -> Encoder:
     """The encoder of a model file, loaded once per process and version of the file."""
     try:
-        with storage.open_input(path) as handle:
-            sha256 = hashlib.sha256(handle.read()).hexdigest()
+        sha256 = hashlib.sha256(storage.read_bytes(path)).hexdigest()
     except OSError:
         sha256 = ""  # the encoder says what is wrong
     return _load_encoder(path, sha256)
@@ -306,7 +306,10 @@ class TokenizeStage(Stage):
         path = model_path(self.layout)
         encoder = load_encoder(path)
         tree = self.layout.tree(STAGE)
-        if not (storage.is_remote(path) or storage.is_remote(tree)):
+        if storage.is_remote(path) and storage.is_remote(tree):
+            if path.split("/")[:3] == tree.split("/")[:3]:  # On the same store: the protocol, and the bucket.
+                path = posixpath.relpath(path.partition("://")[2], tree.partition("://")[2])
+        elif not (storage.is_remote(path) or storage.is_remote(tree)):
             path = Path(os.path.relpath(storage.local_path(path), storage.local_path(tree))).as_posix()
         shards = [shard for report in reports for shard in report.extra.get("shards", [])]
         self.extra = {

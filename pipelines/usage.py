@@ -47,10 +47,11 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024 if line else 0
 
 
-def leave_usage(layout: Layout, stage: str, phase: str, rank: int, core_seconds: float) -> None:
-    """Write what this task used. The name is new each time: what an earlier run used still counts."""
+def leave_usage(layout: Layout, stage: str, phase: str, rank: int, core_seconds: float, began: float) -> None:
+    """Write what this task used, and the time when it began. The name is new each time: what an earlier run used still
+    counts."""
     name = f"{rank:05d}-{time.time_ns()}-{os.getpid()}.json"
-    told = {"core_seconds": round(core_seconds, 3), "peak_bytes": peak_bytes()}
+    told = {"core_seconds": round(core_seconds, 3), "peak_bytes": peak_bytes(), "began": round(began, 3)}
     storage.write_record(layout.logs(stage, phase, FOLDER, name), told)
 
 
@@ -62,3 +63,11 @@ def usage_of(layout: Layout, stage: str) -> Usage:
     return Usage(
         round(sum(one["core_seconds"] for one in found), 2), max((one["peak_bytes"] for one in found), default=0)
     )
+
+
+def began(layout: Layout, stage: str, since: float) -> float | None:
+    """When the first task of a stage began that began after ``since`` (seconds since 1970); None: none did."""
+    root = layout.logs(stage)
+    files = [path for path, _ in storage.list_files(root, ".json") if f"/{FOLDER}/" in f"/{path}"]
+    times = [storage.read_json(storage.join(root, path)).get("began", 0.0) for path in files]
+    return min((one for one in times if one >= since), default=None)

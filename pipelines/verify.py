@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lola_data import checks, storage
+from lola_data import checks, credentials, storage
 from lola_data.errors import LolaError, ShardError, StageError
 from lola_data.layout import TREES
 from lola_data.schemas import DEDUPED, IDENTIFIED, RAW, REMOVED
@@ -104,7 +104,10 @@ def expected_files(root: str) -> Iterator[Expected]:
         StageError: not a local folder, or nothing to verify in it.
     """
     if storage.is_remote(root):
-        raise StageError(f"{root}: only local folders are verified; copy the tree here, or verify it where it lies")
+        raise StageError(
+            f"{credentials.redacted(root)}: only local folders are verified; copy the tree here, or verify it where it "
+            f"lies"
+        )
     folder = storage.local_path(root)
     if not folder.is_dir():
         raise StageError(f"{root}: no such folder; name a tree <lang>/*.parquet or a work folder")

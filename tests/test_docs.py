@@ -20,6 +20,7 @@ from lola_data.errors import RecipeError
 from lola_data.layout import TREES
 from lola_data.recipe import Recipe, parse_recipe, valid_keys
 from lola_data.recipe_yaml import parse_value
+from lola_data.sections import StageResources
 from train.subcommands import CommandWithSubcommands
 
 if TYPE_CHECKING:
@@ -151,6 +152,8 @@ def kind(node: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in node["enum"])
     if "const" in node:
         return f"`{node['const']}`"
+    if "$ref" in node:
+        return "the keys below"
     if node["type"] == "array":
         return f"list of {kind(node['items'])}"
     if node["type"] == "object":
@@ -176,6 +179,9 @@ def recipe_tables() -> str:
             if "$ref" in inner:
                 definition = schema["$defs"][inner["$ref"].rsplit("/", 1)[-1]]
                 add(f"{path}{name}.", f"{path}{name}", definition, getattr(value, name))
+            elif isinstance(of := inner.get("additionalProperties"), dict) and "$ref" in of:
+                definition = schema["$defs"][of["$ref"].rsplit("/", 1)[-1]]
+                add(f"{path}{name}.<name>.", f"{path}{name}.<name>", definition, StageResources())
 
     add("", "top", schema, Recipe())
     lines: list[str] = []

@@ -102,8 +102,7 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
         RecipeError: no such file, or not a SentencePiece model.
     """
     try:
-        with storage.open_input(os.fspath(path)) as handle:
-            data = handle.read()
+        data = storage.read_bytes(os.fspath(path))
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror or error}; give the path of a SentencePiece .model file") from error
     try:

@@ -36,7 +36,7 @@ from lola_data.train_config import TrainConfig
 from train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -129,6 +129,7 @@ class Saver:
         keep_best: whether that of the lowest held-out loss stays, too.
         ranks: processes of the run, which call this together.
         asynchronous: whether to write while the run goes on; the state is copied to memory of the CPU first.
+        written: called in the first process when a checkpoint is whole; it may take its time.
     """
 
     def __init__(
@@ -140,8 +141,10 @@ class Saver:
         keep_best: bool = False,
         ranks: Ranks = ALONE,
         asynchronous: bool = True,
+        written: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.identity, self.keep, self.keep_best = folder, identity, keep, keep_best
+        self._written = written
         self.ranks, self.asynchronous = ranks, asynchronous
         self._threads = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
@@ -229,6 +232,7 @@ class Saver:
             temporary.rename(final)
             sync_folder(self.folder)
             self._prune()
+            self._written()
         except (OSError, RuntimeError, CheckpointException) as error:
             raise self._failed(final, temporary, error) from error
 

@@ -11,6 +11,7 @@ import click
 from lola_data.errors import RecipeError
 from lola_data.layout import Layout
 from lola_data.section_options import section_options, section_values
+from lola_data.storage import is_remote
 from lola_data.train_config import PRESETS, TrainConfig
 from train.plot.cli import plot
 from train.run_dir import StopSignal
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=CommandWithSubcommands)
-@click.argument("tree", metavar="RECIPE|TREE", required=False, type=click.Path(path_type=Path))
-@click.argument("run", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("tree", metavar="RECIPE|TREE", required=False)
+@click.argument("run", metavar="[RUN]", required=False)
 @click.option(
     "--recipe", "recipe_path", metavar="RECIPE", type=click.Path(path_type=Path),
     help="The recipe, where TREE is named too.",
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @section_options(TrainConfig, show_defaults=False)
 def train(
-    tree: Path | None, run: Path | None, recipe_path: Path | None, preset: str | None, config_file: Path | None,
+    tree: str | None, run: str | None, recipe_path: Path | None, preset: str | None, config_file: Path | None,
     resume: Any, max_steps: int | None, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a mixture-of-experts model on the token tree TREE, in the run directory RUN.
@@ -52,18 +53,22 @@ def train(
     unless it is given. Settings are those of the recipe or the preset, under those of --config, under the options.
     Stopped by Ctrl-C, SIGTERM or a crash, the same command goes on from the last checkpoint.
 
+    TREE may lie on an object store: its shards are read through the folder --cache-dir of at most --cache-gb. RUN may
+    as well: it is trained in a working copy below that folder, and each checkpoint is sent when it is whole.
+
     \b
     Examples:
       lola-data train my.yaml
       lola-data train my.yaml runs/second --learning-rate 0.001
       lola-data train work/demo/tokens runs/first --tokens 2000000 --layers 6
       lola-data train --recipe my.yaml other/tokens runs/third
+      lola-data train s3://bucket/corpus/tokens runs/fourth --cache-gb 500
       lola-data train plot runs/first runs/second
     """
     if tree is not None and is_recipe(tree):
         if recipe_path is not None:
             raise click.UsageError(f"{tree} and --recipe {recipe_path} are two recipes; give one")
-        recipe_path, tree = tree, None
+        recipe_path, tree = Path(tree), None
     if recipe_path is not None and preset is not None:
         raise click.UsageError("give a recipe or --preset, not both; the recipe has the settings to start from")
     if recipe_path is not None:
@@ -71,8 +76,7 @@ def train(
 
         recipe = load_recipe(recipe_path)
         config, layout = recipe.train, Layout(recipe.workdir)
-        tree = tree or Path(layout.tree("tokenize"))
-        run = run or Path(layout.run)
+        tree, run = tree or layout.tree("tokenize"), run or layout.run
     else:
         config = PRESETS[preset or "demo"]
     if tree is None or run is None:
@@ -89,13 +93,18 @@ def train(
         )
     if result.is_first:
         _print_result(result, as_json)
+        if is_remote(run) and not as_json:
+            click.echo(f"sent to: {run}")
 
 
 train.add_command(plot)
 
 
-def is_recipe(path: Path) -> bool:
+def is_recipe(given: str) -> bool:
     """Whether what stands in TREE's place is a recipe: it is a file, or nothing yet and called ``.yaml``."""
+    if is_remote(given):
+        return False
+    path = Path(given)
     return path.is_file() or (path.suffix.lower() in (".yaml", ".yml") and not path.is_dir())
 
 

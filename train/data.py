@@ -19,6 +19,7 @@ from lola_data.errors import TrainingError
 from lola_data.plain_settings import nearest
 from train.mixture import CappedMixture
 from train.permutation import Permutation, key_of
+from train.shard_cache import CachedShard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,7 +91,9 @@ class DocumentStream:
         self.num_tokens = sum(shard.num_tokens for shard in shards)
         self.num_documents = sum(shard.num_documents for shard in shards)
         # Plain arrays on the mapped memory: slicing an np.memmap costs several times as much.
-        self._tokens = [np.asarray(shard.tokens) for shard in shards]
+        self._tokens = [
+            shard.tokens if isinstance(shard, CachedShard) else np.asarray(shard.tokens) for shard in shards
+        ]
         self._first_document = np.cumsum([0, *(shard.num_documents for shard in shards)])
         self._passes: dict[int, tuple[Permutation, NDArray[np.int64]]] = {}
         self._block: tuple[tuple[int, int], _Block] | None = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 
 from lola_data.errors import TrainingError
+from lola_data.storage import is_remote
 from train.checkpoint import Checkpoint, Identity, Saver, check_identity, has_checkpoints, newest_checkpoint
 from train.clock import Clock
 from train.data import Loader
@@ -32,7 +32,9 @@ from train.parallel import check_world, spread
 from train.progress import Progress, Silent
 from train.ranks import Ranks, joined
 from train.records import Records, finite
+from train.remote_run import RemoteRun, place_of_tokens
 from train.run_dir import StopSignal, sole_writer, write_json
+from train.shard_cache import ShardCache, cache_folder
 from train.step import LossScale, StepResult, train_step
 from train.text import load_tokenizer, token_bytes
 from train.token_tree import TokenTree, check_ids, open_token_tree, training_weights
@@ -51,7 +53,7 @@ class TrainResult:
     """How a call of :func:`train` ended.
 
     Attributes:
-        run_dir: the run's directory.
+        run_dir: the run's directory; of one at a URL, the working copy.
         step: steps done in all.
         steps: steps of the whole run.
         stopped_by: name of the signal that ended it early, or empty.
@@ -95,8 +97,8 @@ def train(
 
     Args:
         config: settings.
-        tokens_dir: token tree, see :func:`train.token_tree.open_token_tree`.
-        run_dir: the run's directory; made if it is not there.
+        tokens_dir: token tree, see :func:`train.token_tree.open_token_tree`; a folder or a URL.
+        run_dir: the run's directory; made if it is not there. At a URL: see :mod:`train.remote_run`.
         resume: ``auto`` goes on from the newest whole checkpoint, if any; ``never`` refuses a directory that has one.
         max_steps_this_run: stop, with a checkpoint, after so many steps.
         progress: told what happens; nothing is shown by default.
@@ -106,7 +108,6 @@ def train(
         TrainingError: shards that are missing or changed, a checkpoint of another run, a loss that is not finite, a
             full disk; the message says what to do.
     """
-    run_dir = Path(run_dir)
     kind = device_kind(config)
     with joined(kind) as ranks, torch_settings(config, kind, ranks) as device:
         check_world(config, ranks.world)
@@ -114,10 +115,21 @@ def train(
         progress = progress if progress is not None and ranks.is_first else Silent()
         # One process reads the shards whole; the others trust it.
         verify = config.verify if ranks.is_first else "size"
-        tree = open_token_tree(tokens_dir, verify, vocab_size=config.vocab_size, eod_id=config.eod_id)
-        with sole_writer(run_dir) if ranks.is_first else nullcontext():
-            run = _Run(config, tree, Path(tokens_dir), run_dir, device, progress, ranks)
-            return _go_on(run, resume, max_steps_this_run, stop)
+        cache = ShardCache(cache_folder(config), int(config.cache_gb * 10**9)) if is_remote(str(tokens_dir)) else None
+        tree = open_token_tree(tokens_dir, verify, vocab_size=config.vocab_size, eod_id=config.eod_id, cache=cache)
+        copy = RemoteRun(str(run_dir), cache_folder(config), ranks) if is_remote(str(run_dir)) else None
+        place = Path(run_dir) if copy is None else copy.folder
+        with sole_writer(place) if ranks.is_first else nullcontext():
+            if copy is not None and ranks.is_first:
+                copy.fetch()
+            ranks.wait()
+            run = _Run(config, tree, tokens_dir, place, device, progress, ranks)
+            run.tokens_place, run.copy = place_of_tokens(tokens_dir, run_dir), copy
+            try:
+                return _go_on(run, resume, max_steps_this_run, stop)
+            finally:
+                if copy is not None and ranks.is_first:
+                    copy.send()
 
 
 def _go_on(run: _Run, resume: str, max_steps_this_run: int | None, listening: StopSignal | None) -> TrainResult:
@@ -150,7 +162,7 @@ class _Run:
         self,
         config: TrainConfig,
         tree: TokenTree,
-        tokens_dir: Path,
+        tokens_dir: str | Path,
         run_dir: Path,
         device: torch.device,
         progress: Progress,
@@ -158,6 +170,8 @@ class _Run:
     ) -> None:
         self.config, self.tree, self.run_dir, self.device, self.progress = config, tree, run_dir, device, progress
         self.tokens_dir, self.ranks, self.watch = tokens_dir, ranks, Watch(config)
+        self.tokens_place = place_of_tokens(tokens_dir, run_dir)
+        self.copy: RemoteRun | None = None
         tokenizer = tree.tokenizer
         for notice in tree.notices:
             progress.note(notice)
@@ -228,6 +242,7 @@ class _Run:
         saver = Saver(
             self.run_dir / "checkpoints", self.identity, keep=config.keep_checkpoints, keep_best=config.keep_best,
             ranks=self.ranks, asynchronous=config.async_checkpoints,
+            written=(lambda: None) if self.copy is None else self.copy.send,
         )  # fmt: skip
         with self._open_log() as log, saver:
             stopping = self.ranks.any(bool(stop.name))
@@ -334,7 +349,7 @@ class _Run:
 
     def _write_settings(self) -> None:
         record = {"config": self.identity.config, "tokenizer": self.identity.tokenizer}
-        write_json(self.run_dir / "config.json", record | {"tokens": os.path.relpath(self.tokens_dir, self.run_dir)})
+        write_json(self.run_dir / "config.json", record | {"tokens": self.tokens_place})
         if self.tree.tokenizer.path is not None:
             temporary = self.run_dir / ".tokenizer.model.tmp"
             try:

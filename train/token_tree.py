@@ -7,25 +7,32 @@ too; a run then remembers the digests of its own first start.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import posixpath
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from lola_data import storage
 from lola_data.errors import RecipeError, ShardError, TrainingError
 from lola_data.plain_settings import nearest
+from lola_data.remote_trees import objects_below
 from lola_data.tokens import TokenShard, bin_path, file_digest, idx_path
 from train.foreign_tokens import ForeignShard, find_foreign_shards
+from train.shard_cache import CachedShard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from lola_data.train_config import TrainConfig
+    from train.shard_cache import ShardCache
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -78,6 +85,7 @@ def open_token_tree(
     *,
     vocab_size: int | None = None,
     eod_id: int | None = None,
+    cache: ShardCache | None = None,
 ) -> TokenTree:
     """Open and check the token tree in ``tokens_dir``.
 
@@ -86,17 +94,20 @@ def open_token_tree(
     ``valid``, and no shares.
 
     Args:
-        tokens_dir: the folder.
+        tokens_dir: the folder, or the URL of one with a manifest.
         verify: ``sha256`` reads every shard, compares digests and looks for ids beyond the vocabulary; ``size``
             compares the digests of the indexes, and of the ids documents, tokens and file sizes alone.
         vocab_size: pieces of the vocabulary, where there is no manifest; with one, it must be the manifest's.
         eod_id: id of the end-of-document token, likewise.
+        cache: for the shards of a URL.
 
     Raises:
         TrainingError: neither a manifest nor token files, a key it lacks, or a shard that is missing, truncated,
             changed or not in the manifest.
         RecipeError: ``vocab_size`` or ``eod_id`` missing, or not the manifest's.
     """
+    if storage.is_remote(str(tokens_dir)):
+        return _open_remote(str(tokens_dir).rstrip("/"), verify, vocab_size, eod_id, cache)
     root = Path(tokens_dir)
     source = root / "manifest.json"
     if not source.exists():
@@ -107,35 +118,111 @@ def open_token_tree(
         except ShardError as error:
             raise TrainingError(str(error)) from error
     manifest = _read_manifest(source)
-    try:
-        tokenizer = manifest["tokenizer"]
-        model = root / tokenizer.get("path", "") if tokenizer.get("path") else None
-        info = TokenizerInfo(
-            vocab_size=int(tokenizer["vocab_size"]),
-            eod_id=int(tokenizer["eod_id"]),
-            sha256=str(tokenizer.get("sha256", "")),
-            path=model if model is not None and model.is_file() else None,
-        )
-        for name, given, own in (
-            ("vocab_size", vocab_size, info.vocab_size), ("eod_id", eod_id, info.eod_id),
-        ):  # fmt: skip
-            if given is not None and given != own:
-                raise RecipeError(f"{name}: {given}, but {source} says {own}; leave it out")
-        shares = {str(name): float(share) for name, share in manifest.get("shares", {}).items()}
+    with _sensible(source):
+        model = root / (manifest["tokenizer"].get("path") or "")
+        info = replace(_tokenizer_of(manifest, source, vocab_size, eod_id), path=model if model.is_file() else None)
         entries = sorted(manifest["shards"], key=lambda entry: entry["path"])
         _refuse_strangers(root, {entry["path"] for entry in entries})
-        splits: dict[str, dict[str, list[TokenShard]]] = {"train": {}, "valid": {}}
-        digests: dict[str, str] = {}
         opened = _each(lambda entry: _open_shard(root, entry, info.vocab_size, verify), entries)
-        for entry, shard in zip(entries, opened, strict=True):
-            splits[entry["split"]].setdefault(entry["lang"], []).append(shard)
-            digests |= {f"{entry['path']}.{kind}": entry["sha256"][kind] for kind in ("bin", "idx")}
+        return _put_together(info, manifest, entries, opened)
+
+
+def _open_remote(
+    root: str, verify: str, vocab_size: int | None, eod_id: int | None, cache: ShardCache | None
+) -> TokenTree:
+    """The same for a URL: one listing, the manifest, and the rest through the cache."""
+    if cache is None:
+        raise TrainingError(f"{root}: this command reads token trees on this machine only; copy it here")
+    source = f"{root}/manifest.json"
+    try:
+        files = objects_below(root)
+        if "manifest.json" not in files:
+            raise TrainingError(
+                f"{source}: is not there; make token shards first (`lola-data tokenize`). Token files of other tools "
+                f"are read from a local folder"
+            )
+        manifest = storage.read_json(source)
+        if not isinstance(manifest, dict):
+            raise TrainingError(f"{source}: not a token manifest; write the tokens again")
+        with _sensible(source):
+            info = _tokenizer_of(manifest, source, vocab_size, eod_id)
+            info = replace(info, path=_fetched_model(root, manifest["tokenizer"].get("path"), cache))
+            entries = sorted(manifest["shards"], key=lambda entry: entry["path"])
+            known = {f"{entry['path']}.{kind}" for entry in entries for kind in ("bin", "idx")}
+            for path in files:
+                if path.endswith((".bin", ".idx")) and path not in known:
+                    raise TrainingError(
+                        f"{root}/{path}: is not in manifest.json; take it away, or write the tokens again"
+                    )
+
+            def opened(entry: dict[str, Any]) -> TokenShard:
+                shard = CachedShard(cache, root, entry["path"], files)
+                _check_entry(shard, entry, shard.url)
+                for kind in ("idx", "bin") if verify == "sha256" else ("idx",):
+                    _check_digest(shard.files[kind].digest(), entry["sha256"][kind], shard.files[kind].url)
+                if verify == "sha256":
+                    check_ids(shard.tokens, info.vocab_size, shard.files["bin"].url)
+                return shard
+
+            return _put_together(info, manifest, entries, _each(opened, entries))
+    except ShardError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _fetched_model(root: str, path: str | None, cache: ShardCache) -> Path | None:
+    """A copy here of the tokenizer that the manifest of a remote tree names, relative to it or by its own URL."""
+    if not path:
+        return None
+    protocol, _, inside = root.partition("://")
+    place = path if storage.is_remote(path) else f"{protocol}://{posixpath.normpath(f'{inside}/{path}')}"
+    try:
+        content = storage.read_bytes(place)
+    except FileNotFoundError:
+        return None
+    copy = cache.folder / f"{hashlib.sha256(content).hexdigest()}.model"
+    if not copy.exists():
+        with storage.atomic_output(str(copy)) as handle:
+            handle.write(content)
+    return copy
+
+
+@contextmanager
+def _sensible(source: Path | str) -> Iterator[None]:
+    """Raise TrainingError where a manifest is not as a stage writes it."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TrainingError(
-            f"{root / 'manifest.json'}: not a token manifest ({error!r}); write the tokens again"
-        ) from error
+        raise TrainingError(f"{source}: not a token manifest ({error!r}); write the tokens again") from error
+
+
+def _tokenizer_of(
+    manifest: dict[str, Any], source: Path | str, vocab_size: int | None, eod_id: int | None
+) -> TokenizerInfo:
+    tokenizer = manifest["tokenizer"]
+    info = TokenizerInfo(
+        vocab_size=int(tokenizer["vocab_size"]),
+        eod_id=int(tokenizer["eod_id"]),
+        sha256=str(tokenizer.get("sha256", "")),
+    )
+    for name, given, own in (
+        ("vocab_size", vocab_size, info.vocab_size), ("eod_id", eod_id, info.eod_id),
+    ):  # fmt: skip
+        if given is not None and given != own:
+            raise RecipeError(f"{name}: {given}, but {source} says {own}; leave it out")
     if not 0 <= info.eod_id < info.vocab_size:
         raise TrainingError(f"{source}: tokenizer.eod_id {info.eod_id} is not below vocab_size {info.vocab_size}")
+    return info
+
+
+def _put_together(
+    info: TokenizerInfo, manifest: dict[str, Any], entries: Sequence[dict[str, Any]], opened: Sequence[TokenShard]
+) -> TokenTree:
+    shares = {str(name): float(share) for name, share in manifest.get("shares", {}).items()}
+    splits: dict[str, dict[str, list[TokenShard]]] = {"train": {}, "valid": {}}
+    digests: dict[str, str] = {}
+    for entry, shard in zip(entries, opened, strict=True):
+        splits[entry["split"]].setdefault(entry["lang"], []).append(shard)
+        digests |= {f"{entry['path']}.{kind}": entry["sha256"][kind] for kind in ("bin", "idx")}
     return TokenTree(
         info, shares, dict(sorted(splits["train"].items())), dict(sorted(splits["valid"].items())), digests
     )
@@ -262,24 +349,31 @@ def _open_shard(root: Path, entry: dict[str, Any], vocab_size: int, verify: str)
     try:
         shard = TokenShard(prefix)
         files = {"idx": idx_path(prefix)} | ({"bin": bin_path(prefix)} if verify == "sha256" else {})
-        for what, value in (("documents", shard.num_documents), ("tokens", shard.num_tokens)):
-            if value != entry[what]:
-                raise TrainingError(
-                    f"{prefix}: {value:,} {what}, but the manifest says {entry[what]:,}; the shard has changed: "
-                    "write the tokens again"
-                )
+        _check_entry(shard, entry, prefix)
         for kind, path in files.items():
-            digest = file_digest(path)
-            if digest != entry["sha256"][kind]:
-                raise TrainingError(
-                    f"{path}: SHA-256 is not the manifest's ({digest[:16]}..., not {entry['sha256'][kind][:16]}...); "
-                    "the shard has changed: write the tokens again"
-                )
+            _check_digest(file_digest(path), entry["sha256"][kind], path)
     except ShardError as error:
         raise TrainingError(str(error)) from error
     if verify == "sha256":
         check_ids(shard.tokens, vocab_size, bin_path(prefix))
     return shard
+
+
+def _check_entry(shard: TokenShard, entry: dict[str, Any], place: Path | str) -> None:
+    for what, value in (("documents", shard.num_documents), ("tokens", shard.num_tokens)):
+        if value != entry[what]:
+            raise TrainingError(
+                f"{place}: {value:,} {what}, but the manifest says {entry[what]:,}; the shard has changed: "
+                "write the tokens again"
+            )
+
+
+def _check_digest(digest: str, stated: str, place: Path | str) -> None:
+    if digest != stated:
+        raise TrainingError(
+            f"{place}: SHA-256 is not the manifest's ({digest[:16]}..., not {stated[:16]}...); "
+            "the shard has changed: write the tokens again"
+        )
 
 
 def _each(work: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:

@@ -12,9 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lola_data import storage
 from lola_data.errors import RecipeError, TrainingError
+from lola_data.remote_tokens import RemoteTokenShard
 from lola_data.train_config import TrainConfig
 from train.data import Loader
+from train.shard_cache import ShardCache, cache_folder
 from train.token_tree import TokenTree, open_token_tree, training_weights
 
 if TYPE_CHECKING:
@@ -68,7 +71,7 @@ class TracedBatch:
 
     step: int
     steps: int
-    tokens: Path
+    tokens: str | Path
     documents: tuple[TracedDocument, ...]
     notices: tuple[str, ...]
 
@@ -97,7 +100,7 @@ def trace_batch(
     if sample is not None and not 0 <= sample < config.batch_size:
         raise RecipeError(f"--sample {sample}: a batch of the run has the samples 0 to {config.batch_size - 1:,}")
     root = _tree_of(run_dir, record, tokens_dir)
-    tree = _open(root, record)
+    tree = _open(root, record, config)
     _check_tree(run_dir, root, record, tree)
     loader = Loader(
         tree.train, training_weights(config, tree), seq_len=config.model.seq_len, batch_size=config.batch_size,
@@ -109,7 +112,7 @@ def trace_batch(
 
 
 def batch_documents(
-    loader: Loader, shards: Mapping[str, Sequence[TokenShard]], root: Path, step: int, samples: Iterable[int]
+    loader: Loader, shards: Mapping[str, Sequence[TokenShard]], root: str | Path, step: int, samples: Iterable[int]
 ) -> list[TracedDocument]:
     """The documents of some samples of a batch, without ids and addresses.
 
@@ -127,7 +130,7 @@ def batch_documents(
         for span in spans:
             shard = shards[lang][span.shard]
             length = int(shard.lengths[span.document])
-            path = shard.prefix.relative_to(root).as_posix()
+            path = _below(shard, root)
             found.append(
                 TracedDocument(sample, lang, span.epoch, at, span.start, span.stop, length, path, span.document)
             )
@@ -135,7 +138,14 @@ def batch_documents(
     return found
 
 
-def name_documents(documents: Sequence[TracedDocument], root: Path) -> tuple[list[TracedDocument], list[str]]:
+def _below(shard: TokenShard, root: str | Path) -> str:
+    """Path of a shard below its tree."""
+    if isinstance(shard, RemoteTokenShard):
+        return shard.url.removeprefix(str(root).rstrip("/")).lstrip("/")
+    return shard.prefix.relative_to(root).as_posix()
+
+
+def name_documents(documents: Sequence[TracedDocument], root: str | Path) -> tuple[list[TracedDocument], list[str]]:
     """The same documents with ids and addresses as far as they are known, and why some are not.
 
     Raises:
@@ -151,7 +161,7 @@ def name_documents(documents: Sequence[TracedDocument], root: Path) -> tuple[lis
     return named, notices
 
 
-def _ids(documents: Sequence[TracedDocument], root: Path, notices: list[str]) -> dict[tuple[str, int], str]:
+def _ids(documents: Sequence[TracedDocument], root: str | Path, notices: list[str]) -> dict[tuple[str, int], str]:
     """Id by shard and number of the document."""
     from lola_data.balance.trees import IDS_SUFFIX
     from lola_data.inspect.rows import read_rows
@@ -162,18 +172,18 @@ def _ids(documents: Sequence[TracedDocument], root: Path, notices: list[str]) ->
     found: dict[tuple[str, int], str] = {}
     without: list[str] = []
     for (shard, lang), numbers in sorted(wanted.items()):
-        path = root / f"{shard}{IDS_SUFFIX}"
-        rows = read_rows(str(path), lang, numbers) if path.is_file() else {}
+        path = storage.join(str(root), f"{shard}{IDS_SUFFIX}")
+        rows = read_rows(path, lang, numbers) if storage.exists(path) else {}
         found |= {(shard, number): row.id for number, row in rows.items() if row.id is not None}
         if len(rows) < len(numbers):
-            without.append(path.name)
+            without.append(path.rpartition("/")[2])
     if without:
         more = f" and {len(without) - 1:,} more" if len(without) > 1 else ""
         notices.append(f"no ids for {without[0]}{more}: not beside the token shard, or too short")
     return found
 
 
-def _urls(ids: Sequence[str], root: Path, notices: list[str]) -> dict[str, str]:
+def _urls(ids: Sequence[str], root: str | Path, notices: list[str]) -> dict[str, str]:
     """Address by id, from the sampled tree beside the token tree."""
     from lola_data.inspect.places import tree_of
     from lola_data.inspect.rows import DocumentId, find_ids, may_hold_rows_of, parse_id
@@ -181,7 +191,8 @@ def _urls(ids: Sequence[str], root: Path, notices: list[str]) -> dict[str, str]:
 
     if not ids:
         return {}
-    layout = Layout(str(root.resolve().parent))
+    given = str(root).rstrip("/")
+    layout = Layout(given.rpartition("/")[0] if storage.is_remote(given) else str(Path(root).resolve().parent))
     place = tree_of(layout, "sample")
     if place is None:
         notices.append(f"no addresses: there is no tree of text at {layout.tree('sample')}")
@@ -242,9 +253,11 @@ def _read_run(run_dir: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: not the settings of a run ({error!r})") from error
 
 
-def _tree_of(run_dir: Path, record: dict[str, Any], given: str | Path | None) -> Path:
+def _tree_of(run_dir: Path, record: dict[str, Any], given: str | Path | None) -> str | Path:
     if given is not None:
-        return Path(given)
+        return str(given) if storage.is_remote(str(given)) else Path(given)
+    if record["tokens"] and storage.is_remote(str(record["tokens"])):
+        return str(record["tokens"])
     looked = [run_dir / str(record["tokens"])] if record["tokens"] else []
     looked.append(run_dir.resolve().parent.parent / "tokens")
     for path in looked:
@@ -254,13 +267,16 @@ def _tree_of(run_dir: Path, record: dict[str, Any], given: str | Path | None) ->
     raise RecipeError(f"{run_dir}: its token tree is not at {places}; name it with --tokens")
 
 
-def _open(root: Path, record: dict[str, Any]) -> TokenTree:
-    own = (root / "manifest.json").exists()
-    told = {} if own else {name: int(record["tokenizer"][name]) for name in ("vocab_size", "eod_id")}
-    return open_token_tree(root, "size", **told)
+def _open(root: str | Path, record: dict[str, Any], config: TrainConfig) -> TokenTree:
+    if storage.is_remote(str(root)):
+        cache = ShardCache(cache_folder(config), int(config.cache_gb * 10**9))
+        return open_token_tree(root, "size", cache=cache)
+    own = (Path(root) / "manifest.json").exists()
+    told = (None, None) if own else [int(record["tokenizer"][name]) for name in ("vocab_size", "eod_id")]
+    return open_token_tree(root, "size", vocab_size=told[0], eod_id=told[1])
 
 
-def _check_tree(run_dir: Path, root: Path, record: dict[str, Any], tree: TokenTree) -> None:
+def _check_tree(run_dir: Path, root: str | Path, record: dict[str, Any], tree: TokenTree) -> None:
     """Refuse a tree that the run was not trained on, by the tokenizer and the digests that its checkpoints keep."""
     tokenizer = tree.tokenizer
     pairs: list[tuple[str, Any, Any]] = [

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 )
 @click.option("--sample", type=int, help="Only this sample of the batch, from 0  [default: all].")
 @click.option(
-    "--tokens", "tokens_dir", type=click.Path(path_type=Path),
+    "--tokens", "tokens_dir",
     help="Token tree of the run  [default: as config.json says, else RUN/../../tokens].",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def trace(run: Path, step: int, sample: int | None, tokens_dir: Path | None, as_json: bool) -> None:
+def trace(run: Path, step: int, sample: int | None, tokens_dir: str | None, as_json: bool) -> None:
     """Name the documents that a batch of the training run RUN is made of.
 
     One line for each document of each sample: the sample, its language, the pass over the language (from 0), which of

@@ -66,7 +66,9 @@ def signed_stage(out: Path, tree: Path, *, partitions: int | None = None) -> Any
     from lola_data.layout import Layout
     from lola_data.recipe import Recipe
     from pipelines.corpus import build_stage
-    from pipelines.run import _run_phase, fingerprint_of
+    from pipelines.executors import runner_of
+    from pipelines.phases import do_phase
+    from pipelines.run import fingerprint_of
     from pipelines.state import StageState
 
     dedup = {**RECIPE["dedup"], "partitions": partitions}
@@ -74,12 +76,12 @@ def signed_stage(out: Path, tree: Path, *, partitions: int | None = None) -> Any
     recipe = Recipe.model_validate(values)
     stage: Any = build_stage("dedup", recipe, Layout(str(out), {"identify": str(tree)}))
     StageState(stage.layout, "dedup").begin(fingerprint_of(stage), same_units=None)
-    _run_phase(stage, stage.phases[0], recipe.executor)
+    do_phase(stage, stage.phases[0], runner_of(recipe.executor), recipe.executor.workers)
 
     def run_phases(*names: str) -> None:
         for step in stage.phases:
             if step.phase in names:
-                _run_phase(stage, step, recipe.executor)
+                do_phase(stage, step, runner_of(recipe.executor), recipe.executor.workers)
 
     return stage, run_phases
 

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from lola_data import storage
 from lola_data.balance import table as balance_table
 from lola_data.balance.closer import Closer
 from lola_data.balance.count import ESTIMATES, REPEATED, count_documents, count_removed
 from lola_data.balance.evenness import Evenness, evenness
 from lola_data.balance.sums import empty_frame
 from lola_data.balance.trees import find_trees
-from lola_data.errors import RecipeError, ShardError
+from lola_data.errors import RecipeError
+from lola_data.remote_tokens import open_token_shard
 from lola_data.shards import open_parquet
-from lola_data.tokens import TokenShard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -344,9 +343,7 @@ def _splits(trees: Iterable[Tree], step: Callable[[int], None]) -> pl.DataFrame:
     rows: list[tuple[str, str, str, int, int]] = []
     for tree in trees:
         for shard in tree.shards:
-            if storage.is_remote(shard.path):
-                raise ShardError(f"{shard.path}: token shards are read from local disk only; copy .idx and .bin there")
-            tokens = TokenShard(shard.path.removesuffix(".idx"))
+            tokens = open_token_shard(shard.path.removesuffix(".idx"))
             rows.append((tree.name, shard.split, shard.lang, tokens.num_documents, tokens.num_tokens))
             step(shard.size)
     keys, sums = ["stage", "split", "lang"], ["documents", "tokens"]

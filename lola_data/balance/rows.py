@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lola_data.errors import ShardError
-from lola_data.shards import BATCH_BYTES, open_parquet, refuse_doubled
+from lola_data.shards import BATCH_BYTES, foresee, open_parquet, refuse_doubled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +40,7 @@ def read_batches(shard: Shard, wanted: Sequence[str]) -> Iterator[dict[str, pa.A
     """
     with open_parquet(shard.path) as file:
         present = present_columns(file, shard.path, wanted)
+        foresee(file, range(file.metadata.num_row_groups), present)
         for group in range(file.metadata.num_row_groups):
             yield from read_group(file, shard.path, [group], wanted, present)
 

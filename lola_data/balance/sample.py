@@ -34,7 +34,7 @@ from lola_data.balance.rows import TEXTS, present_columns, read_group, text_size
 from lola_data.balance.sums import together
 from lola_data.balance.survey import WHOLE_GROUP, pages_of, reading, survey_shard, text_column
 from lola_data.balance.table import LEVELS
-from lola_data.shards import open_parquet
+from lola_data.shards import foresee, open_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -226,6 +226,7 @@ def _read(draft: _Draft, units: NDArray[np.void], closer: Closer) -> _Figures:
     with open_parquet(shard.path) as file, reading(shard.path) as (read, _):
         present = [name for name in present_columns(file, shard.path, TEXTS) if name in _READ]
         counts = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+        foresee(file, sorted({unit[2] for unit in units.tolist()}), present)
         for group, own in groupby(units.tolist(), key=lambda unit: unit[2]):
             first = sum(counts[:group])
             for pieces in _texts(shard, file, read, group, [unit[3] for unit in own], present):

@@ -20,7 +20,7 @@ from lola_data.balance.labels import LabelSums
 from lola_data.balance.pages import find_pages
 from lola_data.balance.rows import LABELS, TEXTS, plain_column, present_columns, read_group
 from lola_data.balance.thrift import text_bytes_by_group
-from lola_data.shards import open_parquet
+from lola_data.shards import foresee, open_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,6 +60,7 @@ def survey_shard(shard: Shard, seed: int) -> Survey:
         plain_column(pa.array([], file.schema_arrow.field("text").type), "text", shard.path)
         labels = [name for name in present if name != "text"]
         rows = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+        foresee(file, range(len(rows)), labels)
         for groups in _together(rows):
             for batch in read_group(file, shard.path, groups, LABELS, labels):
                 sums.add(batch, labels)

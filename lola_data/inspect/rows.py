@@ -139,8 +139,9 @@ def read_group(path: str, lang: str, group: int, schema: pa.Schema) -> Iterator[
 
 def read_shard(path: str, lang: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The batches of a whole shard, with exactly the columns of ``schema``."""
-    for group in range(len(row_counts(path))):
-        yield from read_group(path, lang, group, schema)
+    root, slash, name = path.rpartition("/")
+    whole = Unit(lang, name, name, 0, len(row_counts(path)), 0, 0, 0)
+    yield from read_batches(root or slash or ".", whole, schema)
 
 
 def _values(column: pa.Array) -> list[Any]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.errors import ShardError
-from lola_data.tokens import TokenShard
+from lola_data.remote_tokens import open_token_shard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from lola_data.tokens import TokenShard
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ class TokenisedDocument:
 
 
 def tokenised(prefix: str, split: str, number: int) -> TokenisedDocument:
-    """Document ``number`` of a local token shard.
+    """Document ``number`` of a token shard, local or at a URL.
 
     Raises:
-        ShardError: the shard cannot be read, has no such document, or is not local.
+        ShardError: the shard cannot be read, or has no such document.
     """
     shard = _open(prefix)
     if number >= shard.num_documents:
@@ -52,15 +54,13 @@ def tokenised(prefix: str, split: str, number: int) -> TokenisedDocument:
 
 
 def documents_of(prefix: str) -> int:
-    """Documents of a local token shard."""
+    """Documents of a token shard."""
     return _open(prefix).num_documents
 
 
 @lru_cache(maxsize=8)
 def _open(prefix: str) -> TokenShard:
-    if storage.is_remote(prefix):
-        raise ShardError(f"{prefix}: token shards are mapped into memory; copy the shard to a local folder to read it")
-    return TokenShard(storage.local_path(prefix))
+    return open_token_shard(prefix)
 
 
 class Vocabulary:
@@ -73,8 +73,7 @@ class Vocabulary:
     def __init__(self, path: str) -> None:
         import sentencepiece
 
-        with storage.open_input(path) as handle:
-            data = handle.read()
+        data = storage.read_bytes(path)
         try:
             self._model: Any = sentencepiece.SentencePieceProcessor(model_proto=data)
         except RuntimeError as error:

@@ -256,9 +256,6 @@ def _with_tokens(journey: Journey, layout: Layout, row: Row) -> Journey:
 
 def _tokenised(journey: Journey, layout: Layout, place: Place, prefix: str, split: str, number: int) -> Journey:
     file = shown_path(place, f"{prefix}.bin")
-    if storage.is_remote(prefix):
-        facts = {"split": split, "note": "the tokens themselves are read from a local folder only"}
-        return replace(journey, steps=(*journey.steps, Step("tokenize", KEPT, file, number, None, facts)))
     document = tokenised(prefix, split, number)
     model = vocabulary(storage.join(layout.tree("tokenizer"), "tokenizer.model"))
     facts = {

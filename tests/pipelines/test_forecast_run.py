@@ -181,7 +181,7 @@ def test_usage_adds_up_over_runs(tmp_path: Path) -> None:
     layout = Layout(str(tmp_path))
     assert usage_of(layout, "dedup") == Usage(0.0, 0)
     for seconds in (1.5, 2.25):
-        leave_usage(layout, "dedup", "match", 3, seconds)
+        leave_usage(layout, "dedup", "match", 3, seconds, began=0.0)
     found = usage_of(layout, "dedup")
     assert found.core_seconds == 3.75
     assert found.peak_bytes > 10**7

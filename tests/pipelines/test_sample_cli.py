@@ -14,7 +14,7 @@ import pytest
 from lola_data import storage
 from lola_data.languages import LANGUAGES
 from lola_data.layout import Layout
-from pipelines.state import workdir_lock
+from pipelines.workdir_lock import workdir_lock
 from tests.console import lola
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from lola_data.sections import ExecutorSection
 from lola_data.shards import ShardWriter, Unit, read_batches
 from pipelines.run import DriverStage, run_stage
 from pipelines.stage import LanguageWork, Stage, TreeStep, assign
-from pipelines.state import StageState, differences, manifest_digest, workdir_lock
+from pipelines.state import StageState, differences, manifest_digest
+from pipelines.workdir_lock import workdir_lock
 
 
 class Copy(TreeStep):

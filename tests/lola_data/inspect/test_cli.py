@@ -160,7 +160,7 @@ def test_a_url(made: tuple[Path, dict[str, Truth]]) -> None:
         assert run("memory://run", "de/de_part_00000/7", "--json").exit_code == 0
         way = run("memory://run", "de/de_part_00000/1")
         assert "cluster size 3" in way.stdout
-        assert "local folder only" in way.stdout
+        assert way.stdout == run(root, "de/de_part_00000/1").stdout
     finally:
         memory.rm("/run", recursive=True)
 

@@ -1,0 +1,105 @@
+"""Phases on a Ray cluster, by datatrove's executor for it. The driver stays, as it does on one machine.
+
+Every node needs lola-data installed, and sees the work folder under the same path (or it is a URL).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from datatrove.executor.ray import RayPipelineExecutor
+from datatrove.utils.logging import logger
+
+from lola_data.errors import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lola_data.sections import ExecutorSection
+    from pipelines.phases import PhaseRunner
+    from pipelines.stage import ShardStep
+
+_HEADROOM = 1.25
+"""Memory that is reserved for a task over that which it is told to keep to: the interpreter and its libraries."""
+_POLL_SECONDS = 1.0
+
+
+class _InFolder:
+    """A step that goes to the folder of the driver, from which relative paths are meant; nodes without it stay."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
+        """Change the folder; yields what came."""
+        del rank, world_size
+        if os.path.isdir(self.folder):  # noqa: PTH112
+            os.chdir(self.folder)
+        return data
+
+
+def connect(executor: ExecutorSection) -> None:
+    """Connect to the cluster of the recipe, or start one of this machine's for this process.
+
+    Raises:
+        StageError: Ray is not installed, or the cluster is out of reach.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise StageError(
+            "`executor.kind: ray` needs Ray, which is not installed: pip install 'lola-data[ray]'"
+        ) from None
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+    address = executor.address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(num_cpus=executor.workers * executor.cpus_per_task, include_dashboard=False, **quiet)
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise StageError(
+            f"Ray at {address or 'this machine'}: {said}. Look whether the cluster is up (`ray status`) and "
+            f"`executor.address` is right"
+        ) from error
+
+
+def ray_runner(executor: ExecutorSection) -> PhaseRunner:
+    """Runs phases on Ray and waits for them. A task that is lost is submitted again three times, by datatrove."""
+    connect(executor)
+
+    def run(step: ShardStep, units: int, logging_dir: str, on_poll: Callable[[], None]) -> dict[int, str]:
+        tasks = min(executor.tasks, units)
+        # The driver tells what is done by the records of the units.
+        logger.remove()
+        phase = RayPipelineExecutor(
+            pipeline=[_InFolder(os.getcwd()), step],  # noqa: PTH109
+            tasks=tasks,
+            workers=min(executor.workers, tasks),
+            logging_dir=logging_dir,
+            cpus_per_task=executor.cpus_per_task,
+            mem_per_cpu_gb=executor.memory_mb * _HEADROOM / 1024 / executor.cpus_per_task,
+            skip_completed=False,
+        )
+        stop = threading.Event()
+
+        def poll() -> None:
+            while not stop.wait(_POLL_SECONDS):
+                on_poll()
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            phase.run()
+        finally:
+            stop.set()
+            thread.join()
+        return {}
+
+    return run
