@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from lola_data.train_config import ModelConfig
 from train.kernels import grouped
-from train.moe import moe_experts
+from train.moe import MixtureOfExperts, drop_over_capacity, expert_capacity, moe_experts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,20 +64,28 @@ class Contender(NamedTuple):
 
     Attributes:
         forward: Layer -> y_TD.
-        ours: whether the command fails if it is wrong.
+        ours: whether the command fails if it cannot run.
+        written_here: whether the command fails if it is wrong.
         biases: whether it has them; one without is compared with the reference at biases of zero.
         absent: why it cannot run here, or None.
         note: what a reader of its figures must know.
+        capacity: most tokens of an expert, beyond which the others are dropped; None: all are kept.
+        kept: type in which x and the weights are kept, where that is not the type of the layer.
     """
 
     name: str
     forward: Callable[[Layer], Tensor]
     ours: bool = False
+    written_here: bool = False
     biases: bool = True
     absent: str | None = None
     note: str = ""
+    capacity: int | None = None
+    kept: torch.dtype | None = None
 
 
+AUTOCAST = "fused, under autocast"
+"""The row of :func:`trained`."""
 LOADS = ("balanced", "zipf", "one empty")
 
 
@@ -139,15 +148,21 @@ def make_layer(shape: Shape, counts: Sequence[int], dtype: torch.dtype, device: 
 def route(layer: Layer) -> tuple[Tensor, Tensor]:
     """Logits' softmax, [T, E], and the expert of each token, int64[T, 1], as :class:`train.moe.MixtureOfExperts`."""
     probs_TE = F.linear(layer.x_TD.to(layer.w_router_ED.dtype), layer.w_router_ED).softmax(-1)
-    return probs_TE, probs_TE.topk(1, dim=-1).indices
+    # The first of equal ones.
+    return probs_TE, probs_TE.argmax(dim=-1, keepdim=True)
 
 
-def by_backend(layer: Layer, backend: Backend) -> Tensor:
-    """What a model runs with ``moe_backend``."""
+def by_backend(layer: Layer, backend: Backend, capacity: int | None = None) -> Tensor:
+    """What a model runs with ``moe_backend``. An expert takes its first ``capacity`` tokens, the others get zeros."""
     probs_TE, expert_TK = route(layer)
+    prob_TK = probs_TE.gather(1, expert_TK)
+    if capacity is not None:
+        expert_TK = drop_over_capacity(expert_TK, probs_TE.shape[1], capacity)
     x_TD, _, *weights = layer
     w_up, b_up, w_down, b_down = weights
-    return moe_experts(x_TD, w_up, b_up, w_down, b_down, expert_TK, probs_TE.gather(1, expert_TK), backend=backend)
+    return moe_experts(
+        x_TD, w_up, b_up, w_down, b_down, expert_TK, prob_TK, backend=backend, may_drop=capacity is not None
+    )
 
 
 def fused(layer: Layer) -> Tensor:
@@ -158,6 +173,20 @@ def fused(layer: Layer) -> Tensor:
     w_up, b_up, w_down, b_down = weights
     routed = ops.choose(x_TD, w_router_ED, None, 1)
     return ops.moe(x_TD, w_up, b_up, w_down, b_down, routed.expert_TK, routed.prob_TK, routed=routed)
+
+
+def trained(layer: Layer, dtype: torch.dtype) -> Tensor:
+    """The layer as the trainer runs it: :class:`train.moe.MixtureOfExperts` with ``fused``, in training, parameters and
+    x of float32, under autocast to ``dtype``. Its counts and losses are made too, and not used."""
+    experts, width, hidden = layer.w_up_EDF.shape
+    config = ModelConfig(d_model=width, heads=1, experts=experts, d_ff=hidden)
+    with torch.device("meta"):
+        module = MixtureOfExperts(config, "fused")
+    names = ("router.weight", "experts.w_up", "experts.b_up", "experts.w_down", "experts.b_down")
+    parameters: dict[str, Tensor] = dict(zip(names, layer[1:], strict=True))
+    with torch.autocast(layer.x_TD.device.type, dtype):
+        y_TD, _ = torch.func.functional_call(module, parameters, (layer.x_TD,))
+    return y_TD
 
 
 def einsum_dispatch(layer: Layer, capacity: int) -> Tensor:
@@ -212,8 +241,10 @@ def megablocks(layer: Layer) -> Tensor:
 
 def contenders(layer: Layer, counts: Sequence[int]) -> list[Contender]:
     """All of them; those that cannot run with these tensors say why."""
-    capacity = max(1, *counts)
-    device = layer.x_TD.device.type
+    tokens, experts = layer.x_TD.shape[0], layer.w_up_EDF.shape[0]
+    capacity, most = lola_capacity(tokens, experts), max(1, *counts)
+    dropped = sum(max(0, count - capacity) for count in counts)
+    device, dtype = layer.x_TD.device.type, layer.x_TD.dtype
 
     def peer(name: str) -> str | None:
         if find_spec(name) is None:
@@ -222,23 +253,44 @@ def contenders(layer: Layer, counts: Sequence[int]) -> list[Contender]:
 
     rows_x = layer.x_TD.detach()
     return [
-        Contender("reference", partial(by_backend, backend="reference"), ours=True, note="a loop; the host waits"),
+        Contender(
+            "reference", partial(by_backend, backend="reference"), ours=True, written_here=True,
+            note="a loop; the host waits",
+        ),
         Contender(
             "grouped",
             partial(by_backend, backend="grouped"),
             ours=True,
+            written_here=True,
             absent=grouped.unsupported(rows_x, layer.w_up_EDF, layer.w_down_EFD),
         ),
-        Contender("fused", fused, ours=True, absent=fused_absent(layer)),
+        Contender("fused", fused, ours=True, written_here=True, absent=fused_absent(layer)),
         Contender(
-            "einsum dispatch",
-            partial(einsum_dispatch, capacity=capacity),
-            ours=True,
-            note=f"capacity {capacity:,}, nothing dropped",
+            AUTOCAST, partial(trained, dtype=dtype), ours=True, written_here=True, kept=torch.float32,
+            absent=fused_absent(layer) or (None if dtype.itemsize == 2 else f"no autocast to {name_of(dtype)}"),
+            note="the whole layer with float32 parameters under autocast; gradients of float32",
+        ),
+        Contender(
+            "einsum dispatch", partial(einsum_dispatch, capacity=capacity), written_here=True, capacity=capacity,
+            note=f"capacity factor 1.0 as LOLA: {capacity:,} tokens an expert, {dropped:,} of {tokens:,} dropped",
+        ),
+        Contender(
+            "einsum, dropless", partial(einsum_dispatch, capacity=most), written_here=True,
+            note=f"capacity {most:,}, nothing dropped",
         ),
         Contender("scattermoe", scattermoe, absent=peer("scattermoe")),
         Contender("megablocks", megablocks, biases=False, absent=peer("megablocks"), note="no biases; the host waits"),
-    ]
+    ]  # fmt: skip
+
+
+def lola_capacity(tokens: int, experts: int) -> int:
+    """Most tokens of an expert where LOLA was trained: capacity factor 1.0, four at least."""
+    return expert_capacity(tokens, experts, 1.0, 4)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Its name without ``torch.``."""
+    return str(dtype).removeprefix("torch.")
 
 
 def fused_absent(layer: Layer) -> str | None:

@@ -50,7 +50,15 @@ TINY = "python -m benchmarks.moe_layer --device cpu"
 TOLERANCE = {"bfloat16": 2e-2, "float16": 4e-3, "float32": 1e-4}
 """Worst row, see the module. Of bfloat16 a step is 2^-8 = 4e-3, and a value is rounded some times on its way."""
 LOLA = (2048, 8192, 16)
-RATIO_GOAL, SKEW_GOAL, OTHER_GOAL, KEPT_GOAL = 1.35, 1.10, 0.25e-3, 300e6
+RATIO_GOAL, STRETCH_GOAL, SKEW_GOAL, OTHER_GOAL, KEPT_GOAL = 1.35, 1.20, 1.10, 0.25e-3, 300e6
+GOALS = (
+    ("floor, forward + backward", f"at most {RATIO_GOAL}x"),
+    ("balanced load, the worst other load", f"at most {SKEW_GOAL:.2f}x"),
+    ("time outside of GEMMs", "at most 0.25 ms"),
+    ("activations of a layer", "at most 300 MB"),
+)
+"""Of the fused kernels, for LOLA's shape in bfloat16 and 16,384 tokens; in words."""
+WRONG, FAILED, NO_MEMORY, UNKNOWN = "wrong", "failed", "out of memory", "not measured"
 NO_TIMING = "interpreter, no timing"
 PACKAGES = ("torch", "triton", "scattermoe", "megablocks", "grouped_gemm")
 
@@ -68,7 +76,7 @@ class Row:
     """One contender at one load.
 
     Attributes:
-        status: measured, wrong, failed, not run, or "interpreter, no timing".
+        status: measured, wrong, failed, out of memory, not run, or "interpreter, no timing".
         error: worst row over outputs and gradients.
         forward, both: seconds of a forward pass, and of one with its backward pass.
         kept: bytes kept for the backward pass, beside x and the parameters.
@@ -88,6 +96,13 @@ class Row:
     peak: int | None = None
     outside: float | None = None
     ours: bool = False
+    written_here: bool = False
+
+    @property
+    def at_fault(self) -> bool:
+        """Whether the command has to fail: wrong numbers of what is written here, or one of our own ways that cannot
+        run. A peer that fails, or that the device's memory does not hold, is a row of the table and no fault."""
+        return (self.written_here and self.status == WRONG) or (self.ours and self.status in (FAILED, NO_MEMORY))
 
 
 def floor_seconds(shape: Shape, element: int, rates: Rates) -> tuple[float, float]:
@@ -115,15 +130,19 @@ def worst_row(found: Tensor, truth: Tensor) -> float:
 
 
 def largest_error(layer: Layer, contender: Contender, grad_TD: Tensor) -> float:
-    """Of outputs and gradients against the loop in the next wider type. Raises what the contender raises."""
+    """Of outputs and gradients against the loop in the next wider type, which drops what the contender drops. Raises
+    what the contender raises."""
     import torch
 
     from benchmarks.moe_contenders import by_backend
 
-    wide = torch.float64 if layer.x_TD.dtype == torch.float32 else torch.float32
+    # What is kept in float32 for products of fewer bits has the errors of these.
+    exact = layer.x_TD.dtype == torch.float32 and contender.kept is None
+    wide = torch.float64 if exact else torch.float32
     if not contender.biases:
         layer = layer.to(layer.x_TD.dtype, biases=False)._replace(w_router_ED=layer.w_router_ED)
-    truth = outputs(layer.to(wide), partial(by_backend, backend="reference"), grad_TD.to(wide))
+    loop = partial(by_backend, backend="reference", capacity=contender.capacity)
+    truth = outputs(layer.to(wide), loop, grad_TD.to(wide))
     found = outputs(layer, contender.forward, grad_TD)
     pairs = [
         pair for name, *pair in zip(("y_TD", *layer._fields), found, truth, strict=True)
@@ -141,7 +160,7 @@ def measure_load(
     import torch
 
     from benchmarks.device_clock import kept_bytes
-    from benchmarks.moe_contenders import contenders
+    from benchmarks.moe_contenders import AUTOCAST, contenders
 
     tokens = layer.x_TD.shape[0]
     grad_TD = torch.randn(
@@ -150,29 +169,35 @@ def measure_load(
     tolerance = TOLERANCE[str(layer.x_TD.dtype).removeprefix("torch.")]
     rows, works = [], {}
     for contender in contenders(layer, counts):
-        row = Row(tokens, load, contender.name, "measured", contender.note, ours=contender.ours)
+        row = Row(
+            tokens, load, contender.name, "measured", contender.note, ours=contender.ours,
+            written_here=contender.written_here,
+        )  # fmt: skip
         rows.append(row)
         if contender.absent is not None:
             row.status, row.note = "not run", contender.absent
             continue
         say(f"{tokens:,} tokens, {load}: {contender.name}")
-        forward = partial(contender.forward, layer)
-
-        def both(forward: Callable[[], Tensor] = forward) -> object:
-            return torch.autograd.grad(forward(), list(layer), grad_TD, allow_unused=True)
-
         try:
-            row.error = largest_error(layer, contender, grad_TD)
-            interpreted = contender.name == "fused" and not clock.cuda
+            own = layer if contender.kept is None else layer.to(contender.kept)
+            forward = partial(contender.forward, own)
+
+            def both(forward: Callable[[], Tensor] = forward, own: Layer = own) -> object:
+                y_TD = forward()
+                return torch.autograd.grad(y_TD, list(own), grad_TD.to(y_TD.dtype), allow_unused=True)
+
+            row.error = largest_error(own, contender, grad_TD)
+            interpreted = contender.name in ("fused", AUTOCAST) and not clock.cuda
             # The interpreter cuts bfloat16 off where a card rounds: errors of all steps have one sign, and add up.
             if not row.error <= tolerance * (3 if interpreted and layer.x_TD.dtype == torch.bfloat16 else 1):
-                row.status = "wrong"
+                row.status = WRONG
                 continue
-            row.kept = kept_bytes(forward, layer)
+            row.kept = kept_bytes(forward, own)
             row.peak = clock.peak_bytes(both)
             row.outside = clock.outside_gemms(both)
         except Exception as error:  # whatever a package of others or the device's memory comes up with
-            row.status, row.note = "failed", (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            row.status = NO_MEMORY if isinstance(error, torch.OutOfMemoryError) else FAILED
+            row.note = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
             continue
         if interpreted:
             row.status = NO_TIMING
@@ -215,34 +240,51 @@ def table(rows: Sequence[Row], floors: tuple[float, float]) -> str:
 
 
 def goals(rows: Sequence[Row], floors: dict[int, tuple[float, float]], lola: bool) -> list[Entry]:
-    """The goals of the fused kernels, which are set for LOLA's shape in bfloat16 and 16,384 tokens."""
-    found = {row.load: row for row in rows if row.name == "fused" and row.tokens == 16_384 and row.status == "measured"}
-    even = found.get("balanced")
-    if not lola or even is None or even.both is None or even.outside is None or even.kept is None:
+    """The goals of the fused kernels, which are set for LOLA's shape in bfloat16 and 16,384 tokens; nothing for others.
+    What takes a row that was not measured is not measured: of loads that are skewed, all have to be."""
+    from benchmarks.moe_contenders import LOADS
+
+    if not lola or 16_384 not in floors:
         return []
-    skew = max((row.both or 0.0) / even.both for row in found.values())
-    ratio = even.both / floors[16_384][1]
-
-    def entry(against: str, goal: str, measured: str, met: bool) -> Entry:
-        return Entry(NAME, against, goal, measured, MET if met else MISSED)
-
+    found = {row.load: row for row in rows if row.name == "fused" and row.tokens == 16_384 and row.status == "measured"}
+    ratio = even = outside = kept = skew = None
+    if (balanced := found.get("balanced")) is not None:
+        even, outside, kept = balanced.both, balanced.outside, balanced.kept
+        ratio = None if even is None else even / floors[16_384][1]
+    if even is not None:
+        others = [row.both for load in LOADS[1:] if (row := found.get(load)) is not None and row.both is not None]
+        worst = max(others, default=None)
+        # One that misses the goal is enough to miss it.
+        if worst is not None and (len(others) == len(LOADS) - 1 or worst / even > SKEW_GOAL):
+            skew = worst / even
+    measured = (
+        (ratio, RATIO_GOAL, "{:.2f}x", 1.0), (skew, SKEW_GOAL, "{:.2f}x", 1.0), (outside, OTHER_GOAL, "{:.3f} ms", 1e3),
+        (kept, KEPT_GOAL, "{:.0f} MB", 1e-6),
+    )  # fmt: skip
     return [
-        entry("floor, forward + backward", f"at most {RATIO_GOAL}x", f"{ratio:.2f}x", ratio <= RATIO_GOAL),
-        entry("balanced load, the worst other load", f"at most {SKEW_GOAL:.2f}x", f"{skew:.2f}x", skew <= SKEW_GOAL),
-        entry("time outside of GEMMs", "at most 0.25 ms", f"{even.outside * 1e3:.3f} ms", even.outside <= OTHER_GOAL),
-        entry("activations of a layer", "at most 300 MB", f"{even.kept / 1e6:.0f} MB", even.kept <= KEPT_GOAL),
+        Entry(NAME, against, goal, "", UNKNOWN)
+        if value is None
+        else Entry(NAME, against, goal, shown.format(value * factor), MET if value <= most else MISSED)
+        for (against, goal), (value, most, shown, factor) in zip(GOALS, measured, strict=True)
     ]
+
+
+def stretch(rows: Sequence[Row], floors: dict[int, tuple[float, float]], lola: bool) -> str:
+    """A line on the goal beyond the goal; nothing where there is none."""
+    entries = goals(rows, floors, lola)
+    if not entries:
+        return ""
+    even = [row.both for row in rows if (row.name, row.tokens, row.load) == ("fused", 16_384, "balanced")]
+    if entries[0].verdict == UNKNOWN or not even or even[0] is None:
+        verdict = UNKNOWN
+    else:
+        verdict = "met" if even[0] / floors[16_384][1] <= STRETCH_GOAL else "not met"
+    return f"stretch goal, forward + backward at most {STRETCH_GOAL:.1f}x of the floor: {verdict}"
 
 
 def not_measured() -> str:
     """The section of RESULTS.md where no GPU was at hand."""
-    wanted = (
-        ("floor, forward + backward", f"at most {RATIO_GOAL}x"),
-        ("balanced load, the worst other load", f"at most {SKEW_GOAL:.2f}x"),
-        ("time outside of GEMMs", "at most 0.25 ms"),
-        ("activations of a layer", "at most 300 MB"),
-    )
-    entries = [Entry(NAME, against, goal, "", "not measured") for against, goal in wanted]
+    entries = [Entry(NAME, against, goal, "", UNKNOWN) for against, goal in GOALS]
     return (
         f"## {NAME}: a mixture-of-experts layer on a GPU\n\nNot measured: no GPU has been at hand. The goals are for "
         f"an H100, LOLA's shape in bfloat16, 16,384 tokens; the command is ready:\n\n    {COMMAND}\n\n"
@@ -305,7 +347,8 @@ def main(
       python -m benchmarks.moe_layer --tokens 8192 --dtype float16 --json layer.json
       python -m benchmarks.moe_layer --device cpu
 
-    Exit code 1: no GPU is there, or one of our own ways to compute the layer is wrong or failed.
+    Exit code 1: no GPU is there, one of our own ways to compute the layer failed, or it or the dispatch by einsum is
+    wrong. A peer that the device's memory does not hold is a row that says so.
     """
     # Read when Triton is imported, which nothing above does.
     os.environ["TRITON_INTERPRET"] = "1" if device == "cpu" else "0"
@@ -374,6 +417,9 @@ def _measure(
     entries = goals(rows, floors, kind == "bfloat16" and widths == LOLA)
     for entry in entries:
         click.echo(f"{entry.against}: {entry.measured} ({entry.goal}): {entry.verdict}")
+    if line := stretch(rows, floors, kind == "bfloat16" and widths == LOLA):
+        click.echo(line)
+        body += f"\n\n{line}"
     if json_path is not None:
         told: dict[str, Any] = {
             **facts, "dtype": kind, "widths": widths, "runs": runs, "rates": asdict(rates),
@@ -384,7 +430,7 @@ def _measure(
     if results is not None and clock.cuda:
         heading = f"## {NAME}: a mixture-of-experts layer on a GPU\n\n- {this_machine().date}, `{COMMAND}`"
         write_results(results, f"{heading}\n{body}\n\n{comment(entries)}\n", measured=True)
-    sys.exit(1 if any(row.ours and row.status in ("wrong", "failed") for row in rows) else 0)
+    sys.exit(1 if any(row.at_fault for row in rows) else 0)
 
 
 if __name__ == "__main__":

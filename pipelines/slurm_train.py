@@ -50,7 +50,7 @@ def train_script(run: SlurmRun, job: Job, section: ExecutorSection) -> str:
         '--nnodes="$SLURM_JOB_NUM_NODES"', f"--nproc-per-node={processes}", "--rdzv-backend=c10d",
         '--rdzv-id="$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"',
         f'--rdzv-endpoint="$head:$(({first} + SLURM_JOB_ID % {count}))"',
-        f"--no-python {shlex.quote(str(Path(python).with_name('lola-data')))} train {shlex.quote(_absolute(recipe))}",
+        f"-m lola_data.cli train {shlex.quote(_absolute(recipe))}",
     ]  # fmt: skip
     lines = " \\\n    ".join(torchrun)
     return script_of(

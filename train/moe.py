@@ -18,8 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from train.kernels import grouped, reference
 from train.kernels.dispatch import choices_of_rows, make_plan, rows_of_tokens
 from train.kernels.exchange import from_owners, to_owners
+from train.kernels.shapes import check_choices, check_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch.distributed as dist
     from torch import Tensor
     from torch.distributed.tensor import Shard
@@ -132,26 +135,50 @@ def moe_experts(
         group: processes that hold the experts together, each as many, in the order of their ranks. The weights are then
             those of this process, and all processes of the group call this together.
         routed: what the fused router knows of these very choices.
+
+    Raises:
+        TrainingError: tensors that do not fit each other, or (on the CPU, where it can be seen) a choice of an expert
+            that there is not.
     """
-    kind = x_TD.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_TD.dtype
-    with torch.autocast(kind, enabled=False):
-        x_TD = x_TD.to(dtype)
-        weights = Weights(*(tensor.to(dtype) for tensor in (w_up_EDF, b_up_EF, w_down_EFD, b_down_ED)))
+    check_weights(x_TD, w_up_EDF, b_up_EF, w_down_EFD, b_down_ED)
+    check_choices(x_TD, expert_TK, prob_TK)
+    dtype = computed_in(x_TD)
+    weights, reason = Weights(w_up_EDF, b_up_EF, w_down_EFD, b_down_ED), None
+    with torch.autocast(x_TD.device.type, enabled=False):
         if backend == "fused":
-            reason = fused_unsupported(x_TD, weights.w_up_EDF)
-            if reason is None and group is None:
-                assert fused is not None
-                return fused.moe(x_TD, *weights, expert_TK, prob_TK, may_drop=may_drop, routed=routed)
-            if reason is not None:
-                warnings.warn(f"moe_backend: fused falls back to grouped: {reason}", stacklevel=2)
-                backend = "grouped"
-        return _by_plan(x_TD, weights, expert_TK, prob_TK, backend, may_drop, group)
+            reason = fused_unsupported(x_TD, w_up_EDF, dtype, expert_TK.numel())
+        if backend == "fused" and reason is None:
+            assert fused is not None
+            # Wider ones are made narrower inside, where they are not kept.
+            weights = Weights(*_of_types(weights, fused.types_of(dtype)))
+            if group is None:
+                (x_TD,) = _of_types([x_TD], fused.types_of(dtype))
+                return fused.moe(
+                    x_TD, *weights, expert_TK, prob_TK, dtype=dtype, may_drop=may_drop, routed=routed
+                )  # fmt: skip
+        else:
+            weights = Weights(*_of_types(weights, (dtype,)))
+        return _by_plan(x_TD.to(dtype), weights, expert_TK, prob_TK, backend, may_drop, group, reason)
 
 
-def fused_unsupported(x_TD: Tensor, w_up_EDF: Tensor) -> str | None:
-    """Why the fused kernels cannot take these tensors, or None if they can."""
-    return "Triton is not installed" if fused is None else fused.unsupported(x_TD, w_up_EDF)
+def computed_in(x_TD: Tensor) -> torch.dtype:
+    """What experts multiply: the type of autocast where that is on, else that of x."""
+    kind = x_TD.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_TD.dtype
+
+
+def _of_types(tensors: Sequence[Tensor], kinds: Sequence[torch.dtype]) -> list[Tensor]:
+    """As they are if all are of one of ``kinds``, else all in the first."""
+    given = {tensor.dtype for tensor in tensors}
+    return list(tensors) if len(given) == 1 and given <= set(kinds) else [tensor.to(kinds[0]) for tensor in tensors]
+
+
+def fused_unsupported(x_TD: Tensor, w_up_EDF: Tensor, dtype: torch.dtype | None = None, choices: int = 0) -> str | None:
+    """Why the fused kernels cannot take these tensors, or None if they can. ``dtype`` is what is multiplied (None: the
+    type of x), ``choices`` the number of T * K."""
+    if fused is None:
+        return "Triton is not installed"
+    return fused.unsupported(x_TD, w_up_EDF, dtype=dtype, choices=choices)
 
 
 # torch.compile leaves this out.
@@ -164,8 +191,13 @@ def _by_plan(
     backend: Backend,
     may_drop: bool,
     group: dist.ProcessGroup | None,
+    not_fused: str | None,
 ) -> Tensor:
-    """Rows in the order of their experts, to the experts, and back."""
+    """Rows in the order of their experts, to the experts, and back. ``not_fused`` is why the fused kernels are not
+    what runs; it is told here, where nothing is traced."""
+    if not_fused is not None:
+        warnings.warn(f"moe_backend: fused falls back to grouped: {not_fused}", stacklevel=2)
+        backend = "grouped"
     parts = 1 if group is None else group.size()
     plan = make_plan(expert_TK, weights.w_up_EDF.shape[0] * parts, may_drop=may_drop)
     x_RD = rows_of_tokens(x_TD, plan)
@@ -296,7 +328,8 @@ class MixtureOfExperts(nn.Module):
             kept_TK, routed = drop_over_capacity(expert_TK, config.experts, capacity, order), None
         given = (x_TD, kept_TK, routing.prob_TK, may_drop, routed)
         if self.recompute and torch.is_grad_enabled():
-            y_TD = checkpoint(self.experts, *given, use_reentrant=False)
+            # They draw no random numbers; to keep the state of those, the host would wait for the device.
+            y_TD = checkpoint(self.experts, *given, use_reentrant=False, preserve_rng_state=False)
         else:
             y_TD = self.experts(*given)
 
@@ -313,11 +346,12 @@ class MixtureOfExperts(nn.Module):
 
     def _routing(self, x_TD: Tensor) -> tuple[Routing, Routed | None]:
         """The choices; with the fused kernels in one pass, and with what these then need not find out again."""
-        dtype = torch.promote_types(x_TD.dtype, torch.float32)
-        if self.experts.backend == "fused" and fused_unsupported(x_TD.to(dtype), local(self.experts.w_up)) is None:
+        given = (x_TD, local(self.experts.w_up), computed_in(x_TD), x_TD.shape[0] * self.config.top_k)
+        if self.experts.backend == "fused" and fused_unsupported(*given) is None:
             assert fused is not None
             with torch.autocast(x_TD.device.type, enabled=False):
-                found = fused.choose(x_TD.to(dtype), self.router.weight.to(dtype), self.bias_E, self.config.top_k)
+                # As they are: the kernel multiplies in float32 whatever they are kept in.
+                found = fused.choose(x_TD, self.router.weight, self.bias_E, self.config.top_k)
             counts_E = found.counts_BP.sum(0)[: self.config.experts]
             return Routing(found.expert_TK.long(), found.prob_TK, counts_E, found.importance_E, found.z), found
         logits_TE, probs_TE = self.route(x_TD)
@@ -334,10 +368,13 @@ class MixtureOfExperts(nn.Module):
         return logits_TE, logits_TE.softmax(-1)
 
     def choose(self, probs_TE: Tensor) -> Tensor:
-        """The experts of each token, int64[T, K]: those of the largest probability, plus the bias where there is one.
+        """The experts of each token, int64[T, K]: those of the largest probability, plus the bias where there is one;
+        of equal ones the lowest first, and what is no number counts as 0 (the fused kernels choose the same).
         The bias decides on the choice alone; the weight of an expert's output is its probability."""
         scores_TE = probs_TE if self.bias_E is None else probs_TE + self.bias_E
-        return scores_TE.topk(self.config.top_k, dim=-1).indices
+        scores_TE = torch.where(scores_TE.isnan(), 0.0, scores_TE)
+        # topk does not say which of equal ones it takes; a stable sort leaves them in their order.
+        return scores_TE.sort(dim=-1, descending=True, stable=True).indices[:, : self.config.top_k]
 
     @torch.no_grad()
     def move_bias(self, load_E: Tensor) -> None:

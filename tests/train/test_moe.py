@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch._dynamo.exc import Unsupported
 
+from lola_data.errors import TrainingError
 from lola_data.train_config import ModelConfig
 from train.kernels import grouped
 from train.moe import (
@@ -307,6 +309,183 @@ def test_a_fused_layer_compiles_whole(tiny: Callable[..., TrainConfig], autocast
     assert found[0][0].dtype == (torch.bfloat16 if autocast else torch.float32)
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def filled(config: ModelConfig, backend: Backend) -> MixtureOfExperts:
+    """A layer in training with normal numbers."""
+    layer = MixtureOfExperts(config, backend).train()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
+    return layer
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_a_fused_layer_keeps_for_the_backward_pass(autocast: bool):
+    """x once, the parameters themselves, z in the type of the products, maps of integers and three numbers a token;
+    no narrowed copy of anything."""
+    pytest.importorskip("triton")
+    tokens, width, hidden, experts = 40, 32, 128, 4
+    layer = filled(ModelConfig(d_model=width, heads=2, experts=experts), "fused")
+    x = torch.randn(tokens, width, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    known = {t.untyped_storage().data_ptr(): name for name, t in [("x", x), *layer.named_parameters()]}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        # Held, so that no address is used twice.
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        y, stats = layer(x)
+    value = torch.bfloat16 if autocast else torch.float32
+    assert y.dtype == value
+    inputs = {known[address]: tensor.dtype for address, tensor in kept.items() if address in known}
+    names = ("x", "router.weight", "experts.w_up", "experts.w_down", "experts.b_down")
+    assert inputs == dict.fromkeys(names, torch.float32)
+    rest = sorted(
+        (str(tensor.dtype), tensor.untyped_storage().nbytes() // tensor.element_size())
+        for address, tensor in kept.items()
+        if address not in known
+    )
+    tiles = -(-tokens // (128 if autocast else 64)) + experts
+    assert rest == sorted(
+        [
+            (str(value), tokens * hidden),  # z
+            *[("torch.float32", tokens)] * 2,  # weight of each choice, lse
+            *[("torch.int32", tokens)] * 2,  # expert of each choice, src
+            ("torch.int32", experts),  # ends
+            *[("torch.int32", tiles)] * 2,
+            ("torch.float32", experts),  # the load that the balance loss multiplies
+        ]
+    )
+    leaves = [x, *layer.parameters()]
+    grads = torch.autograd.grad(y.float().square().sum() + stats.balance, leaves)
+    assert [grad.dtype for grad in grads] == [torch.float32] * len(leaves)
+
+
+BACKENDS: tuple[Backend, ...] = ("reference", "grouped", "fused")
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("top_k", [1, 2, 8])
+def test_of_equal_experts_all_backends_choose_the_lowest(top_k: int, bias: bool):
+    """A router of zeros; with a bias that is the same for some, too; and a token that is no number."""
+    pytest.importorskip("triton")
+    config = ModelConfig(d_model=16, heads=2, experts=16, d_ff=16, top_k=top_k, router_bias_rate=0.01 * bias)
+    x = torch.randn(9, 16, generator=torch.Generator().manual_seed(1))
+    x[4] = math.nan
+    found = []
+    for backend in BACKENDS:
+        layer = filled(config, backend)
+        with torch.no_grad():
+            layer.router.weight.zero_()
+            if layer.bias_E is not None:
+                layer.bias_E[:3] = -1.0
+        y, stats = layer(x)
+        first = 3 if bias else 0
+        wanted = torch.arange(first, first + top_k).expand(9, -1).clone()
+        if bias:
+            # No number at all counts as 0, with the bias in it or not.
+            wanted[4] = torch.arange(top_k)
+        assert torch.equal(stats.expert_TK, wanted), backend
+        assert y[4].isnan().all()
+        assert torch.isfinite(y[torch.arange(9) != 4]).all()
+        found.append(y.detach())
+    for y in found[1:]:
+        torch.testing.assert_close(y, found[0], rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+def test_two_experts_of_the_same_row_are_taken_in_their_order(backend: Backend):
+    pytest.importorskip("triton")
+    layer = filled(ModelConfig(d_model=16, heads=2, experts=16, d_ff=16, top_k=2), backend)
+    with torch.no_grad():
+        # The same numbers added in the same order, so the same sum, however a product is made: whole numbers.
+        layer.router.weight.copy_(
+            torch.randint(-3, 4, (4, 16), generator=torch.Generator().manual_seed(0)).repeat(4, 1)
+        )
+    x = torch.randint(-2, 3, (30, 16), generator=torch.Generator().manual_seed(1)).float()
+    expert_TK = layer(x)[1].expert_TK
+    logits = x @ layer.router.weight.t()
+    # By hand: the first of the largest, and the next one that has the same.
+    for row, chosen in zip(logits.tolist(), expert_TK.tolist(), strict=True):
+        best = [number for number, value in enumerate(row) if value == max(row)]
+        assert len(best) >= 4
+        assert chosen == best[:2]
+
+
+WRONG: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
+    "width of x": ({"x": (20, 48)}, r"w_up has the shape \[4, 32, 48\]; expected \[4, 48, 48\], experts x width of x"),
+    "b_up of one expert": ({"b_up": (1, 48)}, r"b_up has the shape \[1, 48\]; expected \[4, 48\]"),
+    "b_up of the width": ({"b_up": (4, 32)}, r"b_up has the shape \[4, 32\]; expected \[4, 48\]"),
+    "w_down of three experts": ({"w_down": (3, 48, 32)}, r"w_down has the shape \[3, 48, 32\]; expected \[4, 48, 32\]"),
+    "w_down turned": ({"w_down": (4, 32, 48)}, r"w_down has the shape \[4, 32, 48\]; expected \[4, 48, 32\]"),
+    "b_down of one": ({"b_down": (4, 1)}, r"b_down has the shape \[4, 1\]; expected \[4, 32\]"),
+    "fewer weights than tokens": ({"prob": (10, 2)}, r"prob has the shape \[10, 2\]; expected \[20, 2\]"),
+    "one weight a token": ({"prob": (20, 1)}, r"prob has the shape \[20, 1\]; expected \[20, 2\]"),
+    "flat weights": ({"prob": (40,)}, r"prob has the shape \[40\]; expected \[20, 2\]"),
+    "flat choices": ({"expert": (20,)}, r"expert has the shape \[20\]; expected tokens x experts a token"),
+    "more choices than tokens": ({"expert": (21, 2)}, r"expert has the shape \[21, 2\]; expected \[20, 2\]"),
+    "no choice": ({"expert": (20, 0), "prob": (20, 0)}, r"expert has the shape \[20, 0\]; expected one expert a token"),
+}
+"""What is changed, and what is said of it."""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", WRONG)
+def test_tensors_that_do_not_fit_are_refused_by_name(case: str, backend: Backend):
+    pytest.importorskip("triton")
+    changes, message = WRONG[case]
+    shapes = {"x": (20, 32), "w_up": (4, 32, 48), "b_up": (4, 48), "w_down": (4, 48, 32), "b_down": (4, 32),
+              "expert": (20, 2), "prob": (20, 2)} | changes  # fmt: skip
+    expert = torch.zeros(shapes.pop("expert"), dtype=torch.int64)
+    x, w_up, b_up, w_down, b_down, prob = (torch.zeros(shape) for shape in shapes.values())
+    with pytest.raises(TrainingError, match=f"^{message}"):
+        moe_experts(x, w_up, b_up, w_down, b_down, expert, prob, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_experts_that_there_are_not_are_refused_on_the_cpu(backend: Backend):
+    pytest.importorskip("triton")
+    tensors = weights(torch.float32, width=16, hidden=16)
+    for wrong, may_drop, wanted in ((7, False, "0 to 3"), (-1, False, "0 to 3"), (4, True, "0 to 3, or -1"), (-2, True, "0 to 3, or")):  # noqa: E501  # fmt: skip
+        expert = torch.tensor([[0], [wrong], [2]])
+        with pytest.raises(TrainingError, match=f"^expert holds {wrong}; expected {wanted}"):
+            moe_experts(torch.zeros(3, 16), *tensors, expert, torch.ones(3, 1), backend=backend, may_drop=may_drop)
+
+
+def test_weights_narrower_than_what_is_multiplied_are_widened():
+    pytest.importorskip("triton")
+    tensors = tuple(t.detach().bfloat16() for t in weights(torch.float32, width=16, hidden=16))
+    x, expert = torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), torch.arange(5)[:, None] % 4
+    found = [moe_experts(x, *tensors, expert, torch.ones(5, 1), backend=b) for b in BACKENDS]  # type: ignore[misc]
+    for y in found:
+        assert y.dtype == torch.float32
+        torch.testing.assert_close(y, found[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_that_falls_back_compiles_as_grouped_does():
+    """A width of 24 is none that the kernels take. Where the loop over the rest of a model is compiled, the experts are
+    left out of it; a whole graph cannot be had of either, for the same reason."""
+    pytest.importorskip("triton")
+    config = ModelConfig(d_model=24, heads=2, experts=4)
+    x = torch.randn(40, 24, generator=torch.Generator().manual_seed(1))
+    grouped_y = filled(config, "grouped")(x)[0]
+    with pytest.warns(UserWarning, match="fused falls back to grouped: the width is 24"):
+        compiled_y = torch.compile(filled(config, "fused"), backend="aot_eager")(x)[0]
+    torch.testing.assert_close(compiled_y, grouped_y)
+    told = []
+    for backend in ("grouped", "fused"):
+        torch._dynamo.reset()
+        with pytest.raises(Unsupported) as raised:
+            torch.compile(filled(config, backend), fullgraph=True, backend="aot_eager")(x)
+        told.append(str(raised.value).splitlines()[0])
+    assert told[0] == told[1]
+    assert "warn" not in told[0]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fused": {"moe_backend": "fused", "micro_batch": 2, "recompute": True},
 }
 EVERYWHERE = ("micro_batch_1", "micro_batch_2")
-"""Variants tried in every spread; the others where experts lie in several processes."""
+"""Variants tried in every spread; the others where experts lie in several processes, ``fused`` in all of two."""
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def case_of(variant: str, shard: int = 1, expert_parallel: int = 1) -> Case:
 
 def variants_of(world: int, shard: int, expert_parallel: int) -> tuple[str, ...]:
     if world == 2:
-        return tuple(VARIANTS) if expert_parallel > 1 else EVERYWHERE
+        return tuple(VARIANTS) if expert_parallel > 1 else (*EVERYWHERE, "fused")
     return (*EVERYWHERE, "recompute", "one_expert") if (shard, expert_parallel) == (4, 2) else EVERYWHERE
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from train.kernels.shapes import check_range
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,8 +37,9 @@ def make_plan(expert_TK: Tensor, experts: int, *, may_drop: bool) -> DispatchPla
     """Sort the choices ``expert_TK`` (int64[T, K], -1 = dropped) by expert with a stable sort.
 
     ``may_drop`` says whether -1 can occur: counting them makes the host wait for the device, which the dropless path
-    must not.
+    must not. On the CPU a choice of an expert that there is not is refused (:func:`train.kernels.shapes.check_range`).
     """
+    check_range(expert_TK, experts, may_drop=may_drop)
     choices = expert_TK.reshape(-1)
     order = choices.argsort(stable=True)
     dropped = int((choices < 0).sum()) if may_drop else 0

@@ -197,6 +197,13 @@ def check_experts_backward(kernels: Kernels, top_k: int = 2, dropped: int = 0) -
         assert not found[name][1].any(), f"{name} of an expert without a row is not zero"
 
 
+def check_an_empty_last_expert(kernels: Kernels) -> None:
+    """All gradients where no row belongs to the last expert: it begins where all rows end."""
+    given = problem(torch.tensor([[0], [0], [1]]), 3, 16, 16)
+    with tiles_of(kernels):
+        same(experts_by_kernels(kernels, given), experts_by_torch(given))
+
+
 def check_experts_with_drops(kernels: Kernels) -> None:
     """Choices that are dropped have rows nowhere, and zeros in y and dx."""
     check_experts_forward(kernels, 2, 3)
@@ -204,8 +211,8 @@ def check_experts_with_drops(kernels: Kernels) -> None:
 
 
 def check_plan(kernels: Kernels) -> None:
-    """The plan of bare choices, several blocks and several steps of the scan, some dropped."""
-    chosen = torch.randint(-1, 5, (100,), generator=torch.Generator().manual_seed(2), dtype=torch.int32)
+    """The plan of bare choices, several blocks and several steps of the scan, some dropped, some of no expert."""
+    chosen = torch.randint(-1, 8, (100,), generator=torch.Generator().manual_seed(2), dtype=torch.int32)
     with tiles_of(kernels, count=16, scan=2), poisoned(), watched():
         made = kernels.plan.make_plan(apart(chosen), 5, 16)
     plan_is_right(made, chosen, 5, 16)
@@ -221,7 +228,8 @@ def check_plan_of_many_tiles(kernels: Kernels) -> None:
 
 
 def plan_is_right(made: Any, chosen_C: Tensor, experts: int, rows: int) -> None:
-    """What a plan must be, from its definition."""
+    """What a plan must be, from its definition; a choice of no expert is dropped."""
+    chosen_C = torch.where(chosen_C < experts, chosen_C, -1).clamp(min=-1)
     order = stable_order(chosen_C)
     assert made.src_C.shape == chosen_C.shape
     assert torch.equal(made.src_C[: len(order)].long(), order), "src is not the stable order"
@@ -343,5 +351,6 @@ CHECKS: dict[str, Callable[[Kernels], None]] = {
     "route backward": check_route_backward,
     "experts forward": check_experts_forward,
     "experts backward": check_experts_backward,
+    "an empty last expert": check_an_empty_last_expert,
     "experts with drops": check_experts_with_drops,
 }

@@ -1,7 +1,9 @@
 """Deliberate faults of the kernels, and the check that fails for each.
 
 What no check can notice is not here, as nothing comes of it: the masks of rows past an expert's end where x and g are
-read (row 0 is read instead, and what is made of it is not stored), the zeros of tokens that are none in the router's
+read (row 0 is read instead, and what is made of it is not stored), the masks of these rows where the weight of a
+choice is read in ``_down_fwd`` and for the bias in ``_weight_grad`` (``prob_ptr + choice``: that of choice 0 is read
+instead, which there is, and multiplies what is not stored, or zeros), the zeros of tokens that are none in the router's
 gradient, and the side from which ties are broken (Triton's interpreter always takes the lowest index).
 """
 
@@ -30,6 +32,7 @@ class Fault(NamedTuple):
 PLAN, TILES, DROPS = "plan", "plan of many tiles", "experts with drops"
 ROUTE, ROUTE_BACK, WIDE_ROUTE = "route forward", "route backward", "wide router"
 FORWARD, BACKWARD, WIDE_ROWS = "experts forward", "experts backward", "wide rows"
+LAST = "an empty last expert"
 WIDE_UP, WIDE_DOWN = "wide weights of up", "wide weights of down"
 WIDE_DOWN_GRAD, WIDE_UP_GRAD = "wide weights of the gradient of h", "wide weights of the gradient of x"
 WIDE_WEIGHTS = "wide gradients of weights"
@@ -39,6 +42,7 @@ FAULTS = [
     Fault("_count", "choice < C, other=-1", "choice < C, other=0", PLAN, "choices that are none go to expert 0"),
     Fault("_count", "expert_ptr + choice, mask=choice < C, other=-1", "expert_ptr + choice", PLAN, "no mask: read"),
     Fault("_count", "rank, mask=choice < C", "rank", PLAN, "no mask: ranks are written past the end"),
+    Fault("_count", " & (expert < E)[:, None]", "", PLAN, "choices of no expert are counted"),
     Fault("_count", "block * P + column", "block * P + column + 1", PLAN, "counts moved by one expert"),
     Fault("_count", "block * P + column", "column", PLAN, "counts of all blocks in one place"),
     Fault(
@@ -75,7 +79,8 @@ FAULTS = [
         ROUTE,
         "no mask: the next block's choices are read",
     ),
-    Fault("_place", "kept = expert >= 0", "kept = choice < C", PLAN, "dropped choices get a row"),
+    Fault("_place", "(expert >= 0) & (expert < E)", "(choice < C) & (expert < E)", PLAN, "dropped choices get a row"),
+    Fault("_place", " & (expert < E)", "", PLAN, "choices of no expert get a row"),
     Fault("_place", "block * P + expert", "expert", PLAN, "all blocks begin where the first does"),
     Fault("_logits", "(token < T)[:, None] & ", "", ROUTE, "no mask: tokens past the end are read"),
     Fault(
@@ -368,5 +373,12 @@ FAULTS = [
         "a step has the rows of the last one",
     ),
     Fault("_weight_grad", "mask=row + BK < end", "mask=row + BK >= 0", BACKWARD, "no mask: read past the last row"),
+    Fault(
+        "_weight_grad",
+        "mask=begin + inner < end",
+        "mask=begin + inner >= 0",
+        LAST,
+        "no mask: an expert without a row reads past the last one",
+    ),
 ]
 """At least three in each kernel."""

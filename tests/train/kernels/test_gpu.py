@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,11 +19,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from lola_data.train_config import ModelConfig
+from tests.train.kernels.alone import ROOT, passed_alone, run_alone
 from train.kernels.fused import ops
-from train.moe import moe_experts
+from train.moe import MixtureOfExperts, moe_experts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from train.moe import Backend
 
@@ -36,7 +37,6 @@ pytestmark = [
         reason="Triton's interpreter is on: TRITON_INTERPRET=0 python -m pytest -m gpu tests/train/kernels/test_gpu.py",
     ),
 ]
-ROOT = Path(__file__).resolve().parents[3]
 SANITIZED = "TEST_GPU_SANITIZED"
 """Set in the process that compute-sanitizer watches."""
 
@@ -244,6 +244,129 @@ def test_cuda_graph_replays_other_tokens_with_other_loads():
             assert torch.equal(replayed, layer(*tensors))
 
 
+@contextmanager
+def no_waits() -> Iterator[None]:
+    """A block in which the host must not wait for the device: torch raises where it would."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def replays_are_the_same(step: Callable[[], list[Tensor]], x: Tensor, others: list[Tensor]) -> None:
+    """Capture ``step``, which reads ``x``, and hold what replays give for each of ``others`` in the place of x against
+    what it gives when it is called."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            # Compiled before the capture, and torch's own libraries have their memory.
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    for other in others:
+        with torch.no_grad():
+            x.copy_(other)
+        graph.replay()
+        replayed = [tensor.clone() for tensor in captured]
+        for found, expected in zip(replayed, step(), strict=True):
+            assert torch.isfinite(found).all()
+            assert torch.equal(found, expected)
+
+
+def loads_of(router: Tensor, tokens: int) -> list[Tensor]:
+    """Tokens for all experts of ``router`` [E, D], tokens of which nearly all are for its first, and others again."""
+    fresh = []
+    for seed in (1, 2, 3):
+        rng = torch.Generator("cuda").manual_seed(seed)
+        x = torch.randn(tokens, router.shape[1], generator=rng, device="cuda")
+        fresh.append(x + (seed == 2) * 8 * router[0] / router[0].norm())
+    return fresh
+
+
+@pytest.mark.parametrize("kept", [torch.bfloat16, torch.float32])
+def test_cuda_graph_replays_forward_and_backward_of_the_operators(kept: torch.dtype):
+    """With parameters in the type of the products, and in float32."""
+    tensors = layer_tensors()
+    router = tensors[1].clone().requires_grad_()
+    x, *weights = (tensor.to(kept, copy=True).requires_grad_() for tensor in (tensors[0], *tensors[2:]))
+    w_up, b_up, w_down, b_down = weights
+    g = torch.randn(x.shape, generator=torch.Generator("cuda").manual_seed(9), device="cuda").bfloat16()
+
+    def step() -> list[Tensor]:
+        routed = ops.choose(x, router, None, 2)
+        y = ops.moe(
+            x, w_up, b_up, w_down, b_down, routed.expert_TK, routed.prob_TK, dtype=torch.bfloat16, routed=routed
+        )
+        outputs = (y, routed.importance_E.square().sum(), routed.z)
+        grads = torch.autograd.grad(outputs, [x, router, *weights], (g, None, None))
+        return [y.detach(), *grads]
+
+    replays_are_the_same(step, x, loads_of(router.detach(), len(x)))
+
+
+def trained_layer(top_k: int = 1, capacity_factor: float | None = None) -> MixtureOfExperts:
+    """A layer of a model in training, with normal numbers."""
+    config = ModelConfig(
+        d_model=256, heads=4, experts=8, top_k=top_k, capacity_factor=capacity_factor, router_bias_rate=0.01
+    )
+    made = MixtureOfExperts(config, "fused").cuda().train()
+    rng = torch.Generator("cuda").manual_seed(4)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.normal_(0, 0.05, generator=rng)
+    return made
+
+
+def step_of(made: MixtureOfExperts, x: Tensor) -> Callable[[], list[Tensor]]:
+    """Forward and backward of a layer under autocast, as a model in training does them."""
+
+    def step() -> list[Tensor]:
+        # Its cache of narrowed parameters would be made in a capture and used beyond it.
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            y, stats = made(x)
+        loss = y.float().square().mean() + 0.1 * stats.balance + 0.01 * stats.z
+        return [y.detach(), stats.counts_E, stats.dropped, *torch.autograd.grad(loss, [x, *made.parameters()])]
+
+    return step
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("top_k", "capacity_factor"), [(1, None), (2, None), (1, 1.0)])
+def test_cuda_graph_replays_forward_and_backward_of_a_layer(top_k: int, capacity_factor: float | None, recompute: bool):
+    made = trained_layer(top_k, capacity_factor)
+    made.recompute = recompute
+    x = torch.randn(2048, 256, device="cuda", requires_grad=True)
+    replays_are_the_same(step_of(made, x), x, loads_of(made.router.weight.detach(), len(x)))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_host_does_not_wait_for_a_layer(recompute: bool):
+    made = trained_layer(2, 1.0)
+    made.recompute = recompute
+    x = torch.randn(2048, 256, device="cuda", requires_grad=True)
+    step = step_of(made, x)
+    step()
+    torch.cuda.synchronize()
+    with no_waits():
+        step()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device is here")
+def test_tensors_of_another_card_than_the_current_one():
+    made = trained_layer(2)
+    x = torch.randn(300, 256, device="cuda", requires_grad=True)
+    expected = step_of(made, x)()
+    made = made.to("cuda:1")
+    with torch.cuda.device(0):
+        found = step_of(made, x.detach().to("cuda:1").requires_grad_())()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.cpu(), other.cpu(), rtol=1e-2, atol=1e-3)
+
+
 def test_compiles_without_a_break():
     tensors = layer_tensors()
 
@@ -279,12 +402,8 @@ def test_small_layer_for_the_sanitizer():
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
 def test_compute_sanitizer_finds_nothing(tool: str):
     # Torch's allocator hides the ends of tensors from memcheck.
-    environment = {**os.environ, SANITIZED: "1", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    watched = f"{Path(__file__).relative_to(ROOT)}::{test_small_layer_for_the_sanitizer.__name__}"
-    done = subprocess.run(
-        ["compute-sanitizer", "--tool", tool, "--error-exitcode", "86",
-         sys.executable, "-m", "pytest", "-q", "-m", "gpu", watched],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert "1 passed" in done.stdout
+    variables = {SANITIZED: "1", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    watched = f"{Path(__file__).resolve().relative_to(ROOT)}::{test_small_layer_for_the_sanitizer.__name__}"
+    under = ("compute-sanitizer", "--tool", tool, "--error-exitcode", "86")
+    done = run_alone(watched, options=("-m", "gpu"), under=under, variables=variables)
+    assert passed_alone(done), done.stdout[-4000:]

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor
+from triton.runtime import interpreter
 
 from tests.train.kernels.checks import SHIPPED, problem, router_input, tiles_of
+from tests.train.kernels.operators import NAMES, in_order, layer, operators
 from train.kernels.fused import ops
 from train.moe import moe_experts
 
@@ -27,19 +30,6 @@ CHOICES = {
 def _small_tiles() -> Iterator[None]:
     with tiles_of(SHIPPED):
         yield
-
-
-def layer(dtype: torch.dtype, tokens: int, top_k: int = 2) -> tuple[Tensor, ...]:
-    """x, router and weights of three experts, with gradients."""
-    given = problem(torch.zeros(tokens, top_k, dtype=torch.int64), 3, 16, 32, dtype)
-    w = torch.randn(3, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(given.prob_TK.dtype)
-    return tuple(t.clone().requires_grad_() for t in (given.x_TD, w, *given.weights))
-
-
-def in_order(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """x and the weights, as many as they are."""
-    x, w_up, b_up, w_down, b_down = tensors
-    return x, w_up, b_up, w_down, b_down
 
 
 def fused(x: Tensor, w: Tensor, *weights: Tensor, top_k: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,11 +97,14 @@ def test_a_part_of_the_outputs_is_enough_for_gradients():
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("of", [("x", "b_up", "prob"), ("w_up", "w_down", "b_down")], ids="-".join)
 @pytest.mark.parametrize("case", CHOICES)
-def test_gradcheck_of_experts(case: str):
+def test_gradcheck_of_experts(case: str, of: tuple[str, ...]):
     chosen = torch.tensor(CHOICES[case])
     given = problem(chosen, 3, 16, 16)
-    inputs = [t.clone().requires_grad_() for t in (given.x_TD, *given.weights, given.prob_TK)]
+    names = ("x", "w_up", "b_up", "w_down", "b_down", "prob")
+    tensors = (given.x_TD, *given.weights, given.prob_TK)
+    inputs = [t.clone().requires_grad_(name in of) for name, t in zip(names, tensors, strict=True)]
 
     def run(x: Tensor, *rest: Any) -> Tensor:
         return ops.moe(*in_order(x, *rest[:4]), chosen, rest[4], may_drop="dropped" in case)
@@ -132,42 +125,86 @@ def test_gradcheck_of_the_router(top_k: int):
     assert torch.autograd.gradcheck(run, inputs, fast_mode=True)
 
 
-def operators() -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """Each operator with arguments."""
-    given = problem(torch.tensor(CHOICES["two each"]), 3, 16, 32, torch.float32)
-    x, w, *weights = layer(torch.float32, 3)
-    prob = given.prob_TK.reshape(-1).requires_grad_()
-    chosen = given.expert_TK.reshape(-1)
-    prob_TK, _, _, lse, expert, rank, counts = (t.detach() for t in ops._route(x, w, None, 2))
-    sorted_rows = ops._plan(chosen, 3, 16, None, None, 0)
-    _, z = ops._experts(x, *weights, prob, *sorted_rows, False)
-    detached = [t.detach() for t in (x, w, *weights)]
-    return {
-        "route": (ops._route, (x, w, None, 2)),
-        "route with a bias": (ops._route, (x, w, torch.ones(3), 1)),
-        "route_backward": (
-            ops._route_backward,
-            (*detached[:2], expert, prob_TK, lse, torch.ones(3, 2), torch.ones(3), torch.ones(())),
-        ),
-        "plan": (ops._plan, (chosen, 3, 16, None, None, 0)),
-        "plan of the router": (ops._plan, (expert.reshape(-1), 3, 16, rank.reshape(-1), counts, 32)),
-        "experts": (ops._experts, (x, *weights, prob, *sorted_rows, False)),
-        "experts that may drop": (ops._experts, (x, *weights, prob, *sorted_rows, True)),
-        "experts_backward": (
-            ops._experts_backward,
-            (given.g_TD, detached[0], z, detached[2], detached[4], detached[5], prob.detach(), *sorted_rows, False),
-        ),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["route", "route with a bias", "route_backward", "plan", "plan of the router", "experts", "experts that may drop",
-     "experts_backward"],
-)  # fmt: skip
-def test_opcheck(name: str):
-    op, arguments = operators()[name]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck(name: str, dtype: torch.dtype):
+    """Of bfloat16, too, with x and weights of float32."""
+    if dtype != torch.float32 and not name.startswith("experts"):
+        pytest.skip("has no other type")
+    op, arguments = operators(dtype)[name]
     torch.library.opcheck(op, arguments)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_are_launched_on_the_card_of_their_tensors(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Each launch of an operator stands in the block that makes its tensors' card the current one."""
+    op, arguments = operators()[name]
+    cards: list[torch.device] = []
+    launches: list[list[torch.device]] = []
+
+    @contextmanager
+    def on_card_of(tensor: Tensor) -> Iterator[None]:
+        cards.append(tensor.device)
+        yield
+        cards.pop()
+
+    launch = interpreter.GridExecutor.__call__
+
+    def launched(self: Any, *args: Any, **kwargs: Any) -> None:
+        launches.append([*cards])
+        launch(self, *args, **kwargs)
+
+    monkeypatch.setattr(ops, "_on_card_of", on_card_of)
+    monkeypatch.setattr(interpreter.GridExecutor, "__call__", launched)
+    op(*arguments)
+    assert launches
+    assert all(found == [torch.device("cpu")] for found in launches)
+
+
+def test_the_block_of_a_card_makes_it_the_current_one(monkeypatch: pytest.MonkeyPatch):
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: asked.append(device) or nullcontext())
+    with ops._on_card_of(torch.zeros(1)):
+        assert asked == []
+    second = torch.device("cuda", 1)
+    with ops._on_card_of(SimpleNamespace(device=second)):  # type: ignore[arg-type]
+        assert asked == [second]
+
+
+@pytest.mark.parametrize("top_k", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_wide_parameters_give_what_narrow_ones_give(dtype: torch.dtype, top_k: int):
+    """x and weights of float32 whose numbers are of ``dtype``: outputs have the same bits, and so do the gradients of
+    weights once they are rounded; before, they are nearer to the truth."""
+    chosen = torch.rand(40, 3, generator=torch.Generator().manual_seed(4)).topk(top_k).indices % 2
+    chosen = chosen if top_k == 1 else torch.tensor([[0, 2], [2, 0]] * 20)
+    given = problem(chosen, 4, 16, 32, dtype)
+    found = []
+    for kept in (dtype, torch.float32):
+        leaves = [t.to(kept, copy=True).requires_grad_() for t in (given.x_TD, *given.weights)]
+        prob = given.prob_TK.clone().requires_grad_()
+        x, w_up, b_up, w_down, b_down = leaves
+        y = ops.moe(x, w_up, b_up, w_down, b_down, chosen, prob, dtype=dtype)
+        found.append([y.detach(), *torch.autograd.grad(y, [*leaves, prob], given.g_TD)])
+    narrow, wide = found
+    assert narrow[0].dtype == wide[0].dtype == dtype
+    assert [t.dtype for t in wide[1:]] == [torch.float32] * 6
+    for name, a, b in zip(("y", "x", "w_up", "b_up", "w_down", "b_down", "prob"), narrow, wide, strict=True):
+        assert torch.equal(a, b.to(a.dtype)), name
+        if name in ("w_up", "w_down"):
+            assert not torch.equal(a.float(), b), name
+            # The expert that nobody chose, and the last one.
+            assert not b[1 if top_k == 2 else 3].any(), name
+
+
+def test_sums_of_a_token_s_choices_are_rounded_once():
+    """dx in float32 of two choices in bfloat16: their sum is not rounded to bfloat16 again."""
+    given = problem(torch.tensor([[0, 1]] * 9), 2, 16, 16, torch.bfloat16)
+    x = given.x_TD.float().requires_grad_()
+    w_up, b_up, w_down, b_down = (t.float() for t in given.weights)
+    y = ops.moe(x, w_up, b_up, w_down, b_down, given.expert_TK, given.prob_TK, dtype=torch.bfloat16)
+    (dx,) = torch.autograd.grad(y, x, given.g_TD)
+    assert not torch.equal(dx, dx.bfloat16().float())
 
 
 @pytest.mark.parametrize("top_k", [1, 2])

@@ -28,7 +28,7 @@ def test_a_plan_by_hand():
 
 @settings(max_examples=15)
 @given(
-    st.integers(1, 40).flatmap(lambda experts: st.tuples(st.just(experts), st.lists(st.integers(-1, experts - 1)))),
+    st.integers(1, 40).flatmap(lambda experts: st.tuples(st.just(experts), st.lists(st.integers(-2, experts + 20)))),
     st.sampled_from([1, 4, 16]),
     st.sampled_from([8, 16]),
     st.sampled_from([1, 2, 4]),
@@ -50,6 +50,15 @@ def test_plans_of_shipped_blocks(experts: int, shape: str):
     with poisoned(), watched():
         made = plan.make_plan(apart(chosen), experts, 64)
     plan_is_right(made, chosen, experts, 64)
+
+
+def test_choices_of_no_expert_are_dropped():
+    """Of numbers that the kernels have no column for, too, and with the ranks of a router."""
+    made, wanted = (planned(chosen, 3, 2) for chosen in ([2, 3, -7, 200, 0, 2], [2, -1, -1, -1, 0, 2]))
+    assert made.ends_E.tolist() == [1, 1, 3]
+    for a, b in zip(made, wanted, strict=True):
+        assert torch.equal(a[:3], b[:3])
+    assert made.tile_expert_N.tolist() == [0, 2, -1, -1, -1, -1]
 
 
 def test_more_blocks_than_a_shipped_scan_takes_at_a_time():

@@ -40,10 +40,15 @@ from train.kernels.fused.configs import Config, Tile, config_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-VALUE, WIDE, INT = "value", "wide", "int"
-"""What a pointer points to: the type of the activations, that of sums, int32."""
+VALUE, WIDE, INT, KEPT = "value", "wide", "int", "kept"
+"""What a pointer points to: the type of the activations, that of sums, int32, and that in which parameters and x are
+kept: of the activations or, under autocast, float32. Gradients are of it; what is read is made narrower before."""
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 """Types that are shipped, as Triton calls them."""
+PAIRS = (
+    *((dtype, dtype) for dtype in NAMES), (torch.bfloat16, torch.float32), (torch.float16, torch.float32),
+)  # fmt: skip
+"""The type of the activations, and that in which parameters and x are kept."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Kernel:
 
     Attributes:
         function: what ``triton.jit`` made.
-        pointers: argument to what it points to (:data:`VALUE`, :data:`WIDE`, :data:`INT`).
+        pointers: argument to what it points to (:data:`VALUE`, :data:`WIDE`, :data:`INT`, :data:`KEPT`).
         counts: int32 arguments that are not known when it is compiled.
         tile: its tile in a configuration.
         constants: of a shape, a configuration and a type; those of the tile come with it.
@@ -130,7 +135,8 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     Kernel(
         "count", plan._count, {"expert_ptr": INT, "rank_ptr": INT, "counts_ptr": INT}, ("C",), lambda config: None,
-        lambda shape, *_: {"P": plan.padded(shape.E), "BLOCK": plan.COUNT_CHOICES}, warps=plan.COUNT_WARPS,
+        lambda shape, *_: {"E": shape.E, "P": plan.padded(shape.E), "BLOCK": plan.COUNT_CHOICES},
+        warps=plan.COUNT_WARPS,
     ),
     Kernel(
         "scan", plan._scan,
@@ -143,7 +149,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel(
         "place", plan._place, {"expert_ptr": INT, "rank_ptr": INT, "base_ptr": INT, "src_ptr": INT}, ("C",),
         lambda config: None,
-        lambda shape, config, _: {"P": plan.padded(shape.E), "BLOCK": config.route.m * shape.K},
+        lambda shape, config, _: {"E": shape.E, "P": plan.padded(shape.E), "BLOCK": config.route.m * shape.K},
     ),
     Kernel(
         "up_fwd", forward._up_fwd,
@@ -162,13 +168,13 @@ KERNELS: tuple[Kernel, ...] = (
         lambda config: config.down_grad, _widths_and_choices, True,
     ),
     Kernel(
-        "up_bwd", backward._up_bwd, {"dz_ptr": VALUE, "w_ptr": VALUE, "dx_ptr": VALUE, **_SORTED}, ("N",),
+        "up_bwd", backward._up_bwd, {"dz_ptr": VALUE, "w_ptr": VALUE, "dx_ptr": KEPT, **_SORTED}, ("N",),
         lambda config: config.up_grad, _widths, True,
     ),
     *(
         Kernel(
             name, backward._weight_grad,
-            {"left_ptr": VALUE, "right_ptr": VALUE, "prob_ptr": WIDE, "dw_ptr": VALUE, "db_ptr": VALUE,
+            {"left_ptr": VALUE, "right_ptr": VALUE, "prob_ptr": WIDE, "dw_ptr": KEPT, "db_ptr": KEPT,
              "src_ptr": INT, "ends_ptr": INT},
             (), lambda config: config.weight_grad, sizes, True,
         )
@@ -188,7 +194,7 @@ class Compiled:
     """What the compiler made of a kernel.
 
     Attributes:
-        kernel, dtype, shape, arch: which.
+        kernel, dtype, kept, shape, arch: which; ``kept`` is the type of parameters and x.
         warps, stages: of its configuration.
         registers: of a thread.
         stack: bytes of a thread; above zero, registers are spilled.
@@ -205,6 +211,7 @@ class Compiled:
 
     kernel: str
     dtype: str
+    kept: str
     shape: str
     arch: int
     warps: int
@@ -222,13 +229,14 @@ class Compiled:
     wide_rows: bool
 
 
-def compile_kernel(kernel: Kernel, shape: Shape, dtype: torch.dtype, arch: int) -> Compiled:
+def compile_kernel(kernel: Kernel, shape: Shape, dtype: torch.dtype, kept: torch.dtype, arch: int) -> Compiled:
     """Compile a kernel in the configuration that is shipped for ``dtype`` and ``arch``.
 
     Args:
         kernel: one of :data:`KERNELS`.
         shape: of the layer.
         dtype: of the activations, one of :data:`NAMES`.
+        kept: of parameters and x; the same, or float32.
         arch: compute capability without the point, e.g. 90.
 
     Raises:
@@ -242,7 +250,8 @@ def compile_kernel(kernel: Kernel, shape: Shape, dtype: torch.dtype, arch: int) 
         options = {"num_warps": tile.warps, "num_stages": tile.stages}
         if kernel.product:
             constants |= {name: value for name, value in forward.launch_options(tile).items() if name not in options}
-    types = {VALUE: f"*{NAMES[dtype]}", WIDE: f"*{NAMES[route.wide(dtype)]}", INT: "*i32"}
+    types = {VALUE: dtype, WIDE: route.wide(dtype), KEPT: kept}
+    types = {INT: "*i32"} | {what: f"*{NAMES[kind]}" for what, kind in types.items()}
     names = kernel.function.arg_names
     signature = {name: types[kernel.pointers[name]] if name in kernel.pointers else "constexpr" for name in names}
     signature |= dict.fromkeys(kernel.counts, "i32")
@@ -258,6 +267,7 @@ def compile_kernel(kernel: Kernel, shape: Shape, dtype: torch.dtype, arch: int) 
     return Compiled(
         kernel.name,
         NAMES[dtype],
+        NAMES[kept],
         str(shape),
         arch,
         made.metadata.num_warps,
@@ -285,46 +295,58 @@ def _listing(cubin: bytes) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def shipped(cases: str) -> Iterator[tuple[Kernel, Shape, torch.dtype]]:
-    """What to compile.
+def shipped(cases: str, arch: int) -> Iterator[tuple[Kernel, Shape, torch.dtype, torch.dtype]]:
+    """What to compile: kernel, shape, type of the activations, type of parameters and x.
 
     Args:
         cases: ``all``: every kernel in every type and shape; or ``some``: every kernel in every type once, and the
-            shapes that need most registers and shared memory.
+            shapes that need most registers and shared memory; from 10.0 on, the kernels that need most of them.
+        arch: compute capability without the point.
     """
     names = {kernel.name for kernel in KERNELS}
+    single = torch.float32
     if cases == "all":
-        wanted = [(shape, dtype, names) for shape in (LOLA, SMALL, MANY) for dtype in NAMES]
-    else:
+        wanted = [(shape, dtype, kept, names) for shape in (LOLA, SMALL, MANY) for dtype, kept in PAIRS]
+    elif arch < 100:
         wanted = [
-            (LOLA, torch.bfloat16, names),
-            (SMALL, torch.float16, names),
-            (SMALL, torch.float32, names),
+            # As the trainer runs them: parameters of float32 under autocast. Others are of one type throughout.
+            (LOLA, torch.bfloat16, single, names),
+            (SMALL, torch.float16, torch.float16, names),
+            (SMALL, single, single, names),
             # Where registers and shared memory hang on the number of experts.
-            (MANY, torch.float32, {"route_fwd", "route_bwd", "count", "scan", "place"}),
+            (MANY, single, single, {"route_fwd", "route_bwd", "count", "scan", "place"}),
+            # Masked widths, whose registers are other ones in bfloat16 with gradients of float32.
+            (SMALL, torch.bfloat16, single, {"down_bwd", "up_bwd", "down_weight_grad"}),
+            # Eight choices a token.
+            (MANY, torch.bfloat16, single, {"up_weight_grad"}),
         ]
-    integers: set[tuple[str, Shape]] = set()
-    for shape, dtype, some in wanted:
+    else:
+        wanted = [(LOLA, torch.bfloat16, single, {"up_fwd", "down_bwd", "route_bwd"})]
+    seen: set[tuple[str, Shape, torch.dtype | None, torch.dtype | None]] = set()
+    for shape, dtype, kept, some in wanted:
         for kernel in KERNELS:
             if kernel.name not in some:
                 continue
-            if kernel.tile(config_of(dtype)) is None:
-                # Of integers alone, so the type of the activations changes nothing.
-                if (kernel.name, shape) in integers:
-                    continue
-                integers.add((kernel.name, shape))
-            yield kernel, shape, dtype
+            # Of integers alone, the type of the activations changes nothing; without gradients, that of parameters.
+            integers = kernel.tile(config_of(dtype)) is None
+            other = kept if KEPT in kernel.pointers.values() else None
+            which = (kernel.name, shape, None if integers else dtype, other)
+            if which not in seen:
+                seen.add(which)
+                yield kernel, shape, dtype, kept
 
 
 def table(rows: list[Compiled]) -> str:
     """For people; what has two numbers is of 16 bytes, and of fewer."""
     head = (
-        "arch", "kernel", "type", "shape", "warps", "stages", "registers", "stack", "shared", "products", "copies",
+        "arch", "kernel", "type", "kept", "shape", "warps", "stages", "registers", "stack", "shared", "products",
+        "copies",
         "loads", "stores", "64-bit rows",
     )  # fmt: skip
     lines = [head] + [
         (
-            row.arch, row.kernel, row.dtype, row.shape, row.warps, row.stages, row.registers, row.stack, row.shared,
+            row.arch, row.kernel, row.dtype, row.kept, row.shape, row.warps, row.stages, row.registers, row.stack,
+            row.shared,
             " ".join(f"{count} {name}" for name, count in row.products.items()) or "-",
             f"{row.copies} {row.narrow_copies}", f"{row.wide_loads} {row.narrow_loads}",
             f"{row.wide_stores} {row.narrow_stores}", "yes" if row.wide_rows else "no",
@@ -350,9 +372,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not isinstance(plan._scan, triton.JITFunction):
         raise TrainingError("TRITON_INTERPRET is set, so nothing is compiled; unset it")
     rows = [
-        compile_kernel(kernel, shape, dtype, arch)
+        compile_kernel(kernel, shape, dtype, kept, arch)
         for arch in asked.arch
-        for kernel, shape, dtype in shipped(asked.cases)
+        for kernel, shape, dtype, kept in shipped(asked.cases, arch)
         if asked.kernel in (None, kernel.name)
     ]
     if asked.json:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 import triton
 import triton.language as tl
 
@@ -32,11 +31,14 @@ from train.kernels.fused.forward import (
     grouped_tile,
     launch_options,
     operand,
+    taken,
     widens,
 )
 from train.kernels.fused.route import inside, triton_type, wide
 
 if TYPE_CHECKING:
+    import torch
+
     from train.kernels.fused.plan import Plan
 
 
@@ -237,38 +239,46 @@ def gradients(
     *,
     may_drop: bool,
 ) -> tuple[torch.Tensor, ...]:
-    """Gradients of x (by choice, [C, D]), w_up, b_up, w_down, b_down and of the weights of the choices ([C])."""
+    """Gradients of x (by choice, [C, D]), w_up, b_up, w_down, b_down and of the weights of the choices ([C]).
+
+    Products are of the type of z. Gradients of weights and biases are of the type of these, from the sums as they are;
+    that of x is of its type where a token has one choice, else of that of z, since they are to be summed.
+    """
     (tokens, width), (experts, _, hidden) = x_TD.shape, w_up_EDF.shape
-    choices, config, kind = prob_C.numel(), config_of(x_TD.dtype, arch_of(x_TD.device)), wide(x_TD.dtype)
+    value = z_CF.dtype
+    choices, config, kind = prob_C.numel(), config_of(value, arch_of(x_TD.device)), wide(value)
     parts = triton.cdiv(hidden, config.down_grad.n)
     new = x_TD.new_zeros if may_drop else x_TD.new_empty
-    dz_CF, hp_CF = x_TD.new_empty(choices, hidden), x_TD.new_empty(choices, hidden)
-    dp_CS, dx_CD = new(choices, parts, dtype=kind), new(choices, width)
-    dw_up, dw_down = torch.empty_like(w_up_EDF), torch.empty_like(w_down_EFD)
-    db_up, db_down = x_TD.new_empty(experts, hidden), x_TD.new_empty(experts, width)
-    common = {"D": width, "F": hidden, "GROUP": GROUP_TILES, "WIDEN": widens(x_TD), "WIDE": triton_type(kind)}
+    dz_CF, hp_CF = z_CF.new_empty(choices, hidden), z_CF.new_empty(choices, hidden)
+    dp_CS = new(choices, parts, dtype=kind)
+    dx_CD = new(choices, width, dtype=x_TD.dtype if choices == tokens else value)
+    dw_up, dw_down = w_up_EDF.new_empty(w_up_EDF.shape), w_down_EFD.new_empty(w_down_EFD.shape)
+    db_up, db_down = w_up_EDF.new_empty(experts, hidden), w_down_EFD.new_empty(experts, width)
+    g_TD = taken(g_TD, value)
+    common = {"D": width, "F": hidden, "GROUP": GROUP_TILES, "WIDEN": widens(z_CF), "WIDE": triton_type(kind)}
     per_token = choices // max(1, tokens)
     if choices:
         tiles = plan.tile_expert_N.numel()
         _down_bwd[(tiles * parts,)](
-            g_TD, w_down_EFD, b_down_ED, prob_C, z_CF, dz_CF, hp_CF, dp_CS, *plan, tiles, K=per_token, **common,
-            **launch_options(config.down_grad),
+            g_TD, taken(w_down_EFD, value), taken(b_down_ED, value), prob_C, z_CF, dz_CF, hp_CF, dp_CS, *plan, tiles,
+            K=per_token, **common, **launch_options(config.down_grad),
         )  # fmt: skip
         _up_bwd[(tiles * triton.cdiv(width, config.up_grad.n),)](
-            dz_CF, w_up_EDF, dx_CD, *plan, tiles, **common, **launch_options(config.up_grad)
+            dz_CF, taken(w_up_EDF, value), dx_CD, *plan, tiles, **common, **launch_options(config.up_grad)
         )
     tile = config.weight_grad
     last = {
         "K": max(1, per_token),
         "GROUP": GROUP_TILES,
-        "WIDEN": widens(x_TD),
+        "WIDEN": widens(z_CF),
         "WIDE": triton_type(kind),
         **launch_options(tile),
     }
     programs = experts * triton.cdiv(width, tile.m) * triton.cdiv(hidden, tile.n)
     _weight_grad[(programs,)](
-        x_TD, dz_CF, prob_C, dw_up, db_up, plan.src_C, plan.ends_E, U=width, V=hidden, LEFT_BY_TOKEN=True, **last
-    )
+        taken(x_TD, value), dz_CF, prob_C, dw_up, db_up, plan.src_C, plan.ends_E, U=width, V=hidden,
+        LEFT_BY_TOKEN=True, **last,
+    )  # fmt: skip
     programs = experts * triton.cdiv(hidden, tile.m) * triton.cdiv(width, tile.n)
     _weight_grad[(programs,)](
         hp_CF, g_TD, prob_C, dw_down, db_down, plan.src_C, plan.ends_E, U=hidden, V=width, LEFT_BY_TOKEN=False, **last

@@ -55,7 +55,9 @@ _HALF_COMPACT = Config(
     # Steps of 64 spill registers where the tile does not divide the widths.
     down=Tile(128, 128, 32, 8, 4),
     down_grad=Tile(128, 128, 64, 8, 3),
-    up_grad=Tile(128, 128, 64, 8, 3), weight_grad=Tile(128, 128, 64, 8, 3), route=Tile(64, 0, 32, 8, 2),
+    # The same where its gradient is of float32.
+    up_grad=Tile(128, 128, 32, 8, 4),
+    weight_grad=Tile(128, 128, 64, 8, 3), route=Tile(64, 0, 32, 8, 2),
 )  # fmt: skip
 _SINGLE = Config(
     up=Tile(64, 64, 32, 4, 2), down=Tile(64, 64, 32, 4, 2), down_grad=Tile(64, 64, 32, 4, 2),

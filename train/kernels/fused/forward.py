@@ -158,6 +158,11 @@ def widens(tensor: torch.Tensor) -> bool:
     return tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu"
 
 
+def taken(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor as a kernel reads it: in ``dtype`` and contiguous; itself where it is both already."""
+    return tensor.to(dtype).contiguous()
+
+
 def launch_options(tile: Tile) -> dict[str, int]:
     """Tile sizes and the machine's share, as a kernel's arguments."""
     return {"BM": tile.m, "BN": tile.n, "BK": tile.k, "num_warps": tile.warps, "num_stages": tile.stages}
@@ -173,21 +178,28 @@ def up_and_down(
     plan: Plan,
     *,
     may_drop: bool,
+    dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """y_CD by choice, and z_CF by sorted row (beyond the last row undefined). A dropped choice has zeros in y."""
+    """y_CD by choice, and z_CF by sorted row (beyond the last row undefined). A dropped choice has zeros in y.
+
+    ``dtype`` is what is multiplied and what y and z are of; None: that of x. What is wider is made narrower for one
+    product at a time, and not kept.
+    """
     (tokens, width), hidden = x_TD.shape, w_up_EDF.shape[2]
-    choices, config, kind = prob_C.numel(), config_of(x_TD.dtype, arch_of(x_TD.device)), wide(x_TD.dtype)
-    z_CF = x_TD.new_empty(choices, hidden)
-    h_CF = x_TD.new_empty(choices, hidden)
-    y_CD = (x_TD.new_zeros if may_drop else x_TD.new_empty)(choices, width)
+    value = x_TD.dtype if dtype is None else dtype
+    choices, config, kind = prob_C.numel(), config_of(value, arch_of(x_TD.device)), wide(value)
+    z_CF = x_TD.new_empty(choices, hidden, dtype=value)
+    h_CF = x_TD.new_empty(choices, hidden, dtype=value)
+    y_CD = (x_TD.new_zeros if may_drop else x_TD.new_empty)(choices, width, dtype=value)
     if choices:
         tiles = plan.tile_expert_N.numel()
-        common = {"D": width, "F": hidden, "GROUP": GROUP_TILES, "WIDEN": widens(x_TD), "WIDE": triton_type(kind)}
+        common = {"D": width, "F": hidden, "GROUP": GROUP_TILES, "WIDEN": widens(z_CF), "WIDE": triton_type(kind)}
         _up_fwd[(tiles * triton.cdiv(hidden, config.up.n),)](
-            x_TD, w_up_EDF, b_up_EF, z_CF, h_CF, *plan, tiles, K=choices // tokens, **common,
-            **launch_options(config.up),
+            taken(x_TD, value), taken(w_up_EDF, value), taken(b_up_EF, value), z_CF, h_CF, *plan, tiles,
+            K=choices // tokens, **common, **launch_options(config.up),
         )  # fmt: skip
         _down_fwd[(tiles * triton.cdiv(width, config.down.n),)](
-            h_CF, w_down_EFD, b_down_ED, prob_C, y_CD, *plan, tiles, **common, **launch_options(config.down)
-        )
+            h_CF, taken(w_down_EFD, value), taken(b_down_ED, value), prob_C, y_CD, *plan, tiles, **common,
+            **launch_options(config.down),
+        )  # fmt: skip
     return y_CD, z_CF

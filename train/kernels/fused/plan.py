@@ -67,6 +67,7 @@ def _count(
     rank_ptr,  # int32[C], out
     counts_ptr,  # int32[B, P], out
     C,
+    E: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -74,7 +75,7 @@ def _count(
     choice = block * BLOCK + tl.arange(0, BLOCK)
     expert = tl.load(expert_ptr + choice, mask=choice < C, other=-1)
     column = tl.arange(0, P)
-    onehot = (expert[:, None] == column[None, :]).to(tl.int32)
+    onehot = ((expert[:, None] == column[None, :]) & (expert < E)[:, None]).to(tl.int32)
     rank = tl.sum(rank_in_block(onehot) * onehot, axis=1)
     tl.store(rank_ptr + choice, rank, mask=choice < C)
     tl.store(counts_ptr + block * P + column, tl.sum(onehot, axis=0))
@@ -132,6 +133,7 @@ def _place(
     base_ptr,  # int32[B, P]
     src_ptr,  # int32[C], out
     C,
+    E: tl.constexpr,
     P: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -140,7 +142,7 @@ def _place(
     inner = tl.arange(0, triton.next_power_of_2(BLOCK))
     choice = block * BLOCK + inner
     expert = tl.load(expert_ptr + choice, mask=(inner < BLOCK) & (choice < C), other=-1)
-    kept = expert >= 0
+    kept = (expert >= 0) & (expert < E)
     rank = tl.load(rank_ptr + choice, mask=kept, other=0)
     base = tl.load(base_ptr + block * P + expert, mask=kept, other=0)
     tl.store(src_ptr + base + rank, choice, mask=kept)
@@ -156,7 +158,7 @@ def make_plan(
     """Sort choices by expert.
 
     Args:
-        expert_C: int32[C]; -1 is dropped and has no row.
+        expert_C: int32[C]; what is none of [0, E) is dropped and has no row.
         experts: E.
         rows: M.
         ranked: what the router knows of them already: int32[C] rank of each inside its block, int32[B, P] counts of
@@ -172,7 +174,18 @@ def make_plan(
     if ranked is None:
         rank_C, counts_BP = empty(choices), empty(blocks, width)
         if choices:
-            _launch(_count, blocks, expert_C, rank_C, counts_BP, choices, P=width, BLOCK=block, num_warps=COUNT_WARPS)
+            _launch(
+                _count,
+                blocks,
+                expert_C,
+                rank_C,
+                counts_BP,
+                choices,
+                E=experts,
+                P=width,
+                BLOCK=block,
+                num_warps=COUNT_WARPS,
+            )
     else:
         rank_C, counts_BP, _ = ranked
     tiles = most_tiles(choices, experts, rows)
@@ -184,7 +197,7 @@ def make_plan(
         num_warps=SCAN_WARPS,
     )  # fmt: skip
     if choices:
-        _launch(_place, blocks, expert_C, rank_C, base_BP, plan.src_C, choices, P=width, BLOCK=block)
+        _launch(_place, blocks, expert_C, rank_C, base_BP, plan.src_C, choices, E=experts, P=width, BLOCK=block)
     return plan
 
 

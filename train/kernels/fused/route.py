@@ -206,14 +206,16 @@ def route(x_TD: torch.Tensor, w_ED: torch.Tensor, bias_E: torch.Tensor | None, t
     """Choose ``top_k`` experts for each token.
 
     Args:
-        x_TD: float[T, D], contiguous.
-        w_ED: float[E, D], contiguous.
+        x_TD: float[T, D].
+        w_ED: float[E, D].
         bias_E: float[E], added to the probabilities where the choice is made; it does not change the weights.
         top_k: K.
     """
     tokens, width = x_TD.shape
     experts, tile, dtype = w_ED.shape[0], config_of(x_TD.dtype, arch_of(x_TD.device)).route, wide(x_TD.dtype)
     blocks, columns = triton.cdiv(tokens, tile.m), padded(experts)
+    # In the type of sums: few elements, and the kernel is one and the same for each type that they are kept in.
+    w_ED = w_ED.to(dtype).contiguous()
 
     def empty(kind: torch.dtype, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=kind, device=x_TD.device)
@@ -224,9 +226,9 @@ def route(x_TD: torch.Tensor, w_ED: torch.Tensor, bias_E: torch.Tensor | None, t
     )  # fmt: skip
     if tokens:
         _route_fwd[(blocks,)](
-            x_TD, w_ED, bias_E if bias_E is not None else w_ED, *found, tokens, D=width, K=top_k, E=experts, P=columns,
-            M=tile.m, BK=tile.k, BIASED=bias_E is not None, WIDE=triton_type(dtype), num_warps=tile.warps,
-            num_stages=tile.stages,
+            x_TD.contiguous(), w_ED, w_ED if bias_E is None else bias_E.to(dtype).contiguous(), *found, tokens, D=width,
+            K=top_k, E=experts, P=columns, M=tile.m, BK=tile.k, BIASED=bias_E is not None, WIDE=triton_type(dtype),
+            num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
     return found
 
@@ -246,13 +248,14 @@ def route_backward(
     (tokens, width), (experts, _) = x_TD.shape, w_ED.shape
     tile, dtype = config_of(x_TD.dtype, arch_of(x_TD.device)).route, wide(x_TD.dtype)
     blocks, columns = triton.cdiv(tokens, tile.m), padded(experts)
-    x_grad = torch.empty_like(x_TD)
+    x_grad = x_TD.new_empty(x_TD.shape)
     w_grad_BPD = torch.empty(blocks, columns, width, dtype=dtype, device=x_TD.device)
     if tokens:
         _route_bwd[(blocks,)](
-            x_TD, w_ED, expert_TK, prob_TK, lse_T, prob_grad_TK.contiguous(), importance_grad_E.contiguous(),
-            z_grad.reshape(1), x_grad, w_grad_BPD, tokens, D=width, K=expert_TK.shape[1], E=experts, P=columns,
-            M=tile.m, BK=tile.k, WIDE=triton_type(dtype), num_warps=tile.warps, num_stages=tile.stages,
+            x_TD.contiguous(), w_ED.to(dtype).contiguous(), expert_TK, prob_TK, lse_T, prob_grad_TK.contiguous(),
+            importance_grad_E.contiguous(), z_grad.reshape(1), x_grad, w_grad_BPD, tokens, D=width,
+            K=expert_TK.shape[1], E=experts, P=columns, M=tile.m, BK=tile.k, WIDE=triton_type(dtype),
+            num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
     # Over blocks in a fixed order.
     return x_grad, w_grad_BPD.sum(0)[:experts].to(w_ED.dtype)
