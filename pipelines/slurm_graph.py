@@ -271,6 +271,8 @@ class _Chain:
         self.after_ok, self.after_any = [*after_ok], []
         self.pending: list[Action] = []
         self.last: str | None = None
+        self.turns: list[str] = []
+        """The turn before, without whose success nothing of what follows may run."""
 
     def walk(self, stage: Stage) -> None:
         """Add the jobs of all phases of a stage."""
@@ -306,8 +308,9 @@ class _Chain:
         actions = actions if actions[: len(self.pending)] == self.pending else [*self.pending, *actions]
         stage = actions[-1].stage
         job = Job(name, "turn", stage, lane=None if self.lane is None else self.lane.name, actions=actions)
-        job.after_ok, job.after_any = self.after_ok, self.after_any
+        job.after_ok, job.after_any = sorted({*self.after_ok, *self.turns}), self.after_any
         self.builder._add(job)
+        self.turns = [job.name]
         self.after_ok, self.after_any, self.pending = [job.name], [], []
         self.last, self.caught_up = job.name, False
         return job

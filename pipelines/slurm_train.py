@@ -56,7 +56,8 @@ def train_script(run: SlurmRun, job: Job, section: ExecutorSection) -> str:
     return script_of(
         options,
         section.setup,
-        f"""head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+        f"""head=localhost
+[ "$SLURM_JOB_NUM_NODES" = 1 ] || head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # Of the signal before the time limit: torchrun ignores it, the processes that it starts save a checkpoint and end.
 srun bash -c 'trap "" USR1; exec "$@"' train {shlex.quote(python)} -m torch.distributed.run \\
     {lines} || exit $?

@@ -1,4 +1,4 @@
-"""Lets a test hold a task of an array in the middle of writing a shard: a ``sitecustomize`` for its jobs."""
+"""Changes what the jobs of a test do, by a ``sitecustomize``: a task is held while it writes, a trainer slowed down."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ if TYPE_CHECKING:
 SITE = """
 import importlib.abc, importlib.util, os, sys, time
 
-FOLDER, STAGE, TASK = {folder!r}, {stage!r}, {task!r}
-
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "lola_data.shards":
+        if name != {module!r}:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -23,30 +21,55 @@ class Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            write = module.ShardWriter.write
-
-            def held(self, *arguments, **options):
-                done = write(self, *arguments, **options)
-                open(os.path.join(FOLDER, "held"), "w").close()
-                while not os.path.exists(os.path.join(FOLDER, "go")):
-                    time.sleep(0.05)
-                return done
-
-            module.ShardWriter.write = held
+            change(module)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-if sys.argv[0] and os.environ.get("SLURM_ARRAY_TASK_ID") == TASK and STAGE in os.environ.get("SLURM_JOB_NAME", ""):
+{change}
+
+if {where}:
     sys.meta_path.insert(0, Finder())
+"""
+HOLD = """
+def change(module):
+    write = module.ShardWriter.write
+
+    def held(self, *arguments, **options):
+        done = write(self, *arguments, **options)
+        open(os.path.join({folder!r}, "held"), "w").close()
+        while not os.path.exists(os.path.join({folder!r}, "go")):
+            time.sleep(0.05)
+        return done
+
+    module.ShardWriter.write = held
+"""
+SLOW = """
+def change(module):
+    step = module.train_step
+
+    def slow(*arguments, **options):
+        time.sleep({seconds})
+        return step(*arguments, **options)
+
+    module.train_step = slow
 """
 
 
-def hold(folder: Path, stage: str, task: int) -> str:
-    """Set it up; shell lines for ``executor.setup``. The task leaves the file ``held``, and goes on when ``go`` is
-    there."""
+def _site(folder: Path, module: str, change: str, where: str) -> str:
     folder.mkdir(parents=True)
-    site = SITE.format(folder=str(folder), stage=stage, task=str(task))
-    (folder / "sitecustomize.py").write_text(site)
+    (folder / "sitecustomize.py").write_text(SITE.format(module=module, change=change, where=where))
     return f"export PYTHONPATH={folder}"
+
+
+def hold(folder: Path, stage: str, task: int) -> str:
+    """Shell lines for ``executor.setup``: a task of a stage leaves the file ``held`` while it writes a shard, and goes
+    on when ``go`` is there."""
+    where = f"os.environ.get('SLURM_ARRAY_TASK_ID') == '{task}' and {stage!r} in os.environ.get('SLURM_JOB_NAME', '')"
+    return _site(folder, "lola_data.shards", HOLD.format(folder=str(folder)), where)
+
+
+def slow(folder: Path, seconds: float) -> str:
+    """Shell lines for ``executor.setup``: each step of a training takes so much longer."""
+    return _site(folder, "train.step", SLOW.format(seconds=seconds), "True")
