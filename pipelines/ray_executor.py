@@ -48,7 +48,7 @@ def connect(executor: ExecutorSection) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise StageError(
             "`executor.kind: ray` needs Ray, which is not installed: pip install 'lola-data[ray]'"
