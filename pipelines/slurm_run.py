@@ -8,7 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
@@ -71,7 +71,7 @@ class SlurmRun:
             {
                 "format": FORMAT,
                 "recipe": self.recipe.model_dump(mode="json"),
-                "trees": self.layout.trees,
+                "layout": asdict(self.layout),
                 "lanes": self.graph.lanes,
                 "jobs": [job.to_json() for job in self.graph.jobs],
                 "ids": self.ids,
@@ -99,7 +99,7 @@ def load(path: str) -> SlurmRun:
     try:
         recipe = Recipe.model_validate(told["recipe"])
         graph = Graph([Job.from_json(job) for job in told["jobs"]], told["lanes"])
-        layout = Layout(recipe.workdir, told["trees"])
+        layout = Layout(**told["layout"])
         return SlurmRun(recipe, layout, graph, told["logs"], told["ids"], told["by"], told["at"])
     except (LolaError, KeyError, TypeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -15,6 +15,7 @@ import click
 from lola_data.errors import RecipeError
 from lola_data.layout import Layout
 from lola_data.section_options import section_options, section_values, split_codes
+from pipelines.progress import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,10 @@ def _as_typed(message: str, overrides: list[str]) -> str:
 
 
 def run_alone(name: str, recipe: Recipe, layout: Layout, *, redo: bool) -> dict[str, Any]:
-    """Run one stage, alone in its work folder, and return its manifest."""
+    """Run one stage, alone in its work folder, and return its manifest.
+
+    On Slurm it is submitted, and there is none yet.
+    """
     from pipelines.corpus import build_stage
     from pipelines.run import redo as redo_stage
     from pipelines.run import run_stage
@@ -115,6 +119,12 @@ def run_alone(name: str, recipe: Recipe, layout: Layout, *, redo: bool) -> dict[
         stage = build_stage(name, recipe, layout)
         if redo:
             redo_stage(stage)
+        if recipe.executor.kind == "slurm":
+            from pipelines.slurm_run import closing_words
+            from pipelines.slurm_submit import submit_corpus
+
+            say(closing_words(recipe, submit_corpus(recipe, layout, [name])))
+            return {}
         manifest = run_stage(stage, recipe.executor.of_stage(name))
     click.echo(f"Wrote {layout.tree(name)}", err=True)
     return manifest

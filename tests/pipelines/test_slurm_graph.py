@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +13,10 @@ from lola_data.layout import Layout
 from lola_data.recipe import parse_recipe
 from pipelines.corpus import STAGES, run_corpus
 from pipelines.slurm_graph import Action, Graph, Job, build_graph, deal
+from pipelines.slurm_run import SlurmRun, load, path_of
 from pipelines.slurm_submit import SlurmExecutor, script_of, spec, split
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lola_data.recipe import Recipe
 
 CORPUS = ("download", "identify", "dedup")
@@ -174,3 +175,21 @@ def test_a_script_holds_what_the_recipe_says(tmp_path: Path) -> None:
 
 def test_options_without_a_value_are_switches() -> None:
     assert script_of({"requeue": "", "nodes": 1}, None, "x") == "#!/bin/bash\n#SBATCH --requeue\n#SBATCH --nodes=1\nx\n"
+
+
+def test_a_submission_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "train.weights={sw: 2.0}")
+    layout = Layout(str(tmp_path / "dest"), {"download": str(tmp_path / "dest")}, hidden=True)
+    run = SlurmRun(recipe, layout, Graph([Job("a", "turn", "dedup")], {"1": ["sw"]}), "logs", {"a": ["7"]}, "me", 1.5)
+    run.save()
+    assert load(path_of(layout)) == run
+    record = Path(path_of(layout))
+    for broken, told in [
+        ('{"format": 1}', "no whole record of a submission (KeyError: 'recipe')"),
+        ('{"format": 99}', "no record of a submission by this version"),
+        ("[]", "no record of a submission by this version"),
+        (record.read_text().replace('"seed": 1234', '"seed": "x"'), "no whole record of a submission"),
+    ]:
+        record.write_text(broken)
+        with pytest.raises(StageError, match=re.escape(told)):
+            load(path_of(layout))
