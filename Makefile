@@ -3,20 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# torch brings what it needs on this machine (nothing, or CUDA and the Triton that fits it); all else is listed whole in
-# constraints.txt, so that pip has nothing to search for. Without CUDA Triton runs its kernels on the CPU, in the tests.
+# All is listed whole in constraints.txt, so that pip has nothing to search for, and is taken only with the SHA-256 that
+# constraints.hashes.txt has of it. torch comes after: what it needs of that list is there by then, and the rest it brings
+# for this machine (nothing, or CUDA and the Triton that fits it). Without CUDA Triton runs its kernels on the CPU, in the
+# tests. Where no wheel is locked (musl), or the index builds its own: make setup LOCK="--requirement constraints.txt"
+LOCK := --require-hashes --requirement constraints.hashes.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test test-cluster lint bench setup browser cluster clean
+.PHONY: demo test test-cluster lint bench setup browser cluster lock lock-check audit clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt constraints.hashes.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) (once; some minutes)"
+	@$(PIP) --no-deps $(LOCK)
 	@$(PIP) --constraint constraints.txt torch
 	@$(BIN)/python -c "import triton" 2> /dev/null || $(PIP) --no-deps triton==3.9.0
-	@$(PIP) --no-deps --requirement constraints.txt
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
@@ -59,6 +62,17 @@ bench: $(VENV)/.bench
 $(VENV)/.bench: benchmarks/requirements.txt $(STAMP)
 	@$(PIP) --no-deps --requirement benchmarks/requirements.txt && touch $@ || \
 		echo "Not all contenders could be installed; those that are missing will be shown as such"
+
+# After a change of constraints.txt: the hashes of all wheels anew, from pip's index.
+lock: $(STAMP)
+	@$(BIN)/python -m tests.lock
+
+lock-check: $(STAMP)
+	@$(BIN)/python -m tests.lock --check
+
+# Known vulnerabilities of what constraints.txt names; says so where the database cannot be asked.
+audit: $(STAMP)
+	@$(BIN)/python -m tests.audit
 
 clean:
 	rm -rf work build dist *.egg-info .pytest_cache .ruff_cache

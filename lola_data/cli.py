@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lola_data.credentials import redacted
 from lola_data.errors import LolaError
 
 if TYPE_CHECKING:
@@ -54,10 +55,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "languages": "The 167 languages of CulturaX.",
     },
 }
-_CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
-"""User and password in an address."""
-
-
+_ACTING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal would obey rather than show. A message may quote a name, or a server's words."""
 _STORAGE_LIBRARIES = frozenset({"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"})
 """Packages whose errors tell that a place far away cannot be had."""
 
@@ -70,7 +69,7 @@ class _Reported(click.ClickException):
         self.exit_code = error.exit_code  # pyright: ignore[reportAttributeAccessIssue]
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"lola-data: error: {_CREDENTIALS.sub('://***@', self.message)}", file=file or sys.stderr)
+        click.echo(f"lola-data: error: {self.message}", file=file or sys.stderr)
 
 
 class _ReaderLeft(Exception):
@@ -190,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _check_words(words)
         cli.main(args=words, prog_name="lola-data", standalone_mode=False, obj=words)
     except click.ClickException as error:
+        error.message = _harmless(error.message)  # pyright: ignore[reportAttributeAccessIssue]
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -229,6 +229,11 @@ def _open_streams() -> None:
                 "utf-8" if stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968") else stream.encoding
             )
             stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def _harmless(message: str) -> str:
+    """A message without keys and passwords, and with escapes for what would act on a terminal."""
+    return _ACTING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), redacted(message))
 
 
 def _check_words(words: Sequence[str]) -> None:

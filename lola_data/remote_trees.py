@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.errors import ShardError
+from lola_data.foreign_names import escaped, why_unsafe
 from lola_data.object_store import told_of, version_in
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def objects_below(root: str, *, hidden: bool = False) -> dict[str, Listed]:
     """All objects below a URL by their path there, ``hidden`` ones too or not; one request for each thousand of them.
 
     Raises:
-        ShardError: the store cannot be reached, or refuses.
+        ShardError: the store cannot be reached, or refuses; or a key of it cannot be a path below a folder, such as one
+            with ``..`` in it.
     """
     filesystem, base = storage.filesystem_of(root)
     base = base.rstrip("/")
@@ -43,11 +45,16 @@ def objects_below(root: str, *, hidden: bool = False) -> dict[str, Listed]:
     with suppress(FileNotFoundError), told_of(root):
         found = filesystem.find(base, detail=True)
     below = {str(name)[len(base) + 1 :]: info for name, info in found.items() if str(name).startswith(f"{base}/")}
-    return {
+    listed = {
         path: Listed(int(info["size"]), version_in(info))
         for path, info in sorted(below.items())
         if hidden or not any(part.startswith(".") for part in path.split("/"))
     }
+    for path in listed:
+        # Copies are made under these names. An empty object that ends in a slash is some consoles' folder.
+        if (why := why_unsafe(path)) is not None and not path.endswith("/"):
+            raise ShardError(f"{root}: the object {escaped(path)} has {why}; delete or rename it there")
+    return {path: found for path, found in listed.items() if not path.endswith("/")}
 
 
 def sizes_below(root: str, suffix: str = "") -> dict[str, int]:

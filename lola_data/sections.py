@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
+from lola_data import credentials
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -65,7 +67,7 @@ class DownloadSection(Section):
             raise ValueError(f"`source: {self.source}` needs `path`")
         if self.source in ("sample", "hub") and self.path:
             raise ValueError(f"`path` has no meaning with `source: {self.source}`; remove it or set `source: local`")
-        if self.path and re.match(r"(https?://[^/@]+|[a-z0-9+]+://[^/@:]*:[^/@]*)@", self.path):
+        if self.path and credentials.in_address(self.path):
             raise ValueError(
                 "`path` has credentials in it, which manifests and logs would keep. Leave them out: they are found "
                 "where the library of the protocol looks for them (of http: headers in fsspec's configuration, "

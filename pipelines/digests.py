@@ -10,6 +10,8 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
+from lola_data.foreign_names import why_unsafe
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -37,11 +39,14 @@ def git_blob_id(path: Path) -> str:
 
 
 def listed_digests(text: str) -> dict[str, str]:
-    """File name (without folders) -> SHA-256, of what ``sha256sum`` wrote. Lines of another kind are passed over."""
+    """File name (without folders) -> SHA-256, of what ``sha256sum`` wrote. Lines of another kind are passed over, and
+    so are names such as ``..`` that are no file's."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         if match := _LISTED.fullmatch(line.rstrip()):
-            found[match[2].rsplit("/", 1)[-1]] = match[1].lower()
+            name = match[2].rsplit("/", 1)[-1]
+            if why_unsafe(name) is None:
+                found[name] = match[1].lower()
     return found
 
 

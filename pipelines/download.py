@@ -10,11 +10,9 @@ from __future__ import annotations
 import difflib
 import errno
 import shutil
-import tempfile
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import xxhash
@@ -24,6 +22,7 @@ from lola_data import storage
 from lola_data.errors import ShardError, StageError
 from lola_data.manifest import Counts, OutputFile, UnitReport, build_manifest
 from lola_data.shards import ShardWriter
+from lola_data.temporary_folder import own_temporary_folder
 from lola_data.text_tables import readable_bytes
 from pipelines.digests import mismatch, sha256_of
 from pipelines.progress import say
@@ -35,6 +34,7 @@ from pipelines.stage import ShardStep, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from lola_data.layout import Layout
     from lola_data.recipe import Recipe
@@ -93,7 +93,7 @@ def scratch_folder(layout: Layout) -> Path:
     """A local folder for files that are not complete yet: below the work folder, unless that is remote."""
     if not storage.is_remote(layout.workdir):
         return storage.local_path(layout.scratch(STAGE))
-    return Path(tempfile.gettempdir()) / f"lola-data-{xxhash.xxh64_hexdigest(layout.workdir.encode())}" / STAGE
+    return own_temporary_folder() / xxhash.xxh64_hexdigest(layout.workdir.encode()) / STAGE
 
 
 class FetchStep(ShardStep):

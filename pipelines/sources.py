@@ -19,6 +19,7 @@ from datatrove.utils.logging import logger
 
 from lola_data import storage
 from lola_data.errors import ShardError, StageError
+from lola_data.foreign_names import escaped, why_unsafe
 from lola_data.languages import LANGUAGES
 from pipelines.digests import LISTING, listed_digests, mismatch, sha256_of
 from pipelines.shard_pattern import DEFAULT_FILES, PARQUET, ShardPattern
@@ -53,6 +54,16 @@ class RawShard:
     """SHA-256 that ``checksum.sha256`` beside the shard lists."""
     version: str | None = None
     """What changes when the source's file does (its ETag or time), where there is no digest."""
+
+    def __post_init__(self) -> None:
+        # Both are joined to folders, and both come from a source or from the plan in a work folder.
+        for path in (self.path, origin_path(self) or self.path):
+            why = why_unsafe(path)
+            if why is not None:
+                raise StageError(
+                    f"{escaped(self.origin)}: is not taken in, as it has {why}. Rename it at the source, or let "
+                    f"`files` and `languages` name others only"
+                )
 
     @property
     def key(self) -> str:
@@ -257,6 +268,9 @@ class LocalSource(Source):
         """Link or copy one file, after a look at whether it is what ``checksum.sha256`` says."""
         # Shards of a hub cache are symbolic links; what is wanted is the file itself.
         source = storage.local_path(self.locate(shard)).resolve()
+        if source.exists() and not source.is_file():
+            # A device or a pipe would be copied without end.
+            raise ShardError(f"{self.locate(shard)}: leads to {source}, which is not a file; remove it")
         if (shard.listed or shard.digest) and source.is_file() and (fault := mismatch(source, shard)):
             doubt = ", or set `checksums: false` if that list is known to be out of date" if shard.listed else ""
             raise ShardError(f"{self.locate(shard)}: damaged: {fault}. Bring a sound copy{doubt}")

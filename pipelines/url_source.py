@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from lola_data import storage
 from lola_data.errors import LolaError, ShardError, StageError
+from lola_data.foreign_names import escaped
 from pipelines.digests import LISTING, listed_digests
 from pipelines.shard_pattern import PARQUET, ShardPattern
 from pipelines.sources import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 2**24
 """Bytes asked for at a time: many small requests are what makes reading an object store slow."""
+_MOST_DEEP = 32
+"""Folders inside folders of a web server."""
 ATTEMPTS = 5
 """Attempts in a row that brought nothing before a file is given up; the libraries below retry single requests."""
 
@@ -255,6 +258,14 @@ def _pages(filesystem: Any, root: str) -> dict[str, dict[str, Any]]:
             name, _, query = str(entry["name"]).partition("?")
             if query or not name.startswith(page) or name == page:
                 continue
+            inner = unquote(name[len(root) :]).split("/")
+            if any(part.startswith(".") for part in inner):
+                continue  # Hidden, or a way out such as `x/../`.
+            if len(inner) > _MOST_DEEP:
+                raise StageError(
+                    f"{root}: directory pages more than {_MOST_DEEP} deep ({escaped(name)}, for one): the server seems "
+                    f"to have the same page at every address. Name `languages`, or a prefix further down"
+                )
             if entry["type"] == "directory":
                 pages.append(name)
             else:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from lola_data import checks, credentials, storage
 from lola_data.errors import LolaError, ShardError, StageError
+from lola_data.foreign_names import escaped, why_unsafe
 from lola_data.layout import TREES
 from lola_data.schemas import DEDUPED, IDENTIFIED, RAW, REMOVED
 from lola_data.shards import Unit, further_columns, open_parquet, read_batches
@@ -174,6 +175,8 @@ def _wrong_in(manifest: Any) -> str | None:
         for number, row in enumerate(rows):
             if not isinstance(row, dict) or not isinstance(row.get("path"), str):
                 return f"`{name}[{number}].path` is missing"
+            if why := why_unsafe(row["path"]):
+                return f"`{name}[{number}].path` ({escaped(row['path'])}) has {why}"
             if name == "files" and not isinstance(row.get("bytes"), int):
                 return f"`files[{number}].bytes` is missing"
     return None

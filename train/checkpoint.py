@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
@@ -33,6 +33,7 @@ from lola_data.errors import TrainingError
 from lola_data.plain_settings import flat_settings
 from lola_data.storage import sync_folder
 from lola_data.train_config import TrainConfig
+from train.checkpoint_index import IndexedReader
 from train.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Checkpoint:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors, whole, on the CPU."""
-        reader = FileSystemReader(self.path)
+        reader = IndexedReader(self.path)
         state = {
             name: torch.empty(entry.size, dtype=entry.properties.dtype)
             for name, entry in reader.read_metadata().state_dict_metadata.items()
@@ -104,10 +105,11 @@ class Checkpoint:
         """Fill tensors of those names in place, each process its part.
 
         Raises:
-            TrainingError: a tensor that the checkpoint has not, or of another shape.
+            TrainingError: a tensor that the checkpoint has not, or of another shape; an index that is not of tensors.
         """
+        reader = IndexedReader(self.path)
         try:
-            load(state, storage_reader=FileSystemReader(self.path), no_dist=ranks.world == 1)
+            load(state, storage_reader=reader, no_dist=ranks.world == 1)
         except (RuntimeError, ValueError, KeyError, CheckpointException) as error:
             raise TrainingError(f"{self.path}: cannot be loaded: {_said(error)}") from error
 

@@ -137,7 +137,7 @@ def test_what_cannot_be_done_is_said(
 def test_credentials_in_an_address_are_refused_and_not_repeated(tmp_path: Path, address: str) -> None:
     outcome = lola("download", "--path", address, "--dest", tmp_path / "d")
     assert outcome.code == 2
-    assert "`path` has credentials in it" in outcome.stderr
+    assert "`download.path`: has credentials in it" in outcome.stderr
     if ":secret" in address:
         assert "secret" not in outcome.stderr
     assert not (tmp_path / "d").exists()
