@@ -11,9 +11,9 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lola_data import storage
 from lola_data.errors import LolaError
 from pipelines import driver_stages, slurm_cluster
 from pipelines.corpus import build_stage
@@ -165,7 +165,8 @@ def note_lost(run: SlurmRun, stage: Stage, step: ShardStep) -> None:
             with suppress(LolaError):
                 state.mark_failed(
                     step.phase, key, message=f"{key}: task {rank} (job {array}_{index}) {how}",
-                    log=log if storage.exists(log) else printed,
+                    # There Slurm, too, has its say.
+                    log=printed if Path(printed).exists() else log,
                 )  # fmt: skip
         for line in with_tail(printed):
             say(line)

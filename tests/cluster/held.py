@@ -66,7 +66,8 @@ def _site(folder: Path, module: str, change: str, where: str) -> str:
 def hold(folder: Path, stage: str, task: int) -> str:
     """Shell lines for ``executor.setup``: a task of a stage leaves the file ``held`` while it writes a shard, and goes
     on when ``go`` is there."""
-    where = f"os.environ.get('SLURM_ARRAY_TASK_ID') == '{task}' and {stage!r} in os.environ.get('SLURM_JOB_NAME', '')"
+    here = f"{stage!r} in os.environ.get('SLURM_JOB_NAME', '') and '--offset' not in sys.orig_argv"
+    where = f"os.environ.get('SLURM_ARRAY_TASK_ID') == '{task}' and {here}"
     return _site(folder, "lola_data.shards", HOLD.format(folder=str(folder)), where)
 
 
