@@ -218,6 +218,28 @@ def _ended(exitcode: int) -> str:
     return f"was ended by signal {-exitcode}" if exitcode < 0 else f"ended with exit code {exitcode}"
 
 
+@contextmanager
+def polled(on_poll: Callable[[], None] | None) -> Iterator[None]:
+    """A block during which a function is called again and again, in a thread of its own."""
+    if on_poll is None:
+        yield
+        return
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.is_set():
+            on_poll()
+            stop.wait(POLL_SECONDS)
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def runner_of(executor: ExecutorSection) -> PhaseRunner:
     """What does a phase where the recipe wants it done, and waits for it.
 
@@ -264,21 +286,6 @@ def run_phase(
         skip_completed=False,
     )
     executor.on_poll = on_poll
-    if on_poll and executor.local_tasks == 1:
-        stop = threading.Event()
-
-        def poll() -> None:
-            while not stop.is_set():
-                on_poll()
-                stop.wait(POLL_SECONDS)
-
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
-        try:
-            executor.run()
-        finally:
-            stop.set()
-            thread.join()
-    else:
+    with polled(on_poll if executor.local_tasks == 1 else None):
         executor.run()
     return executor.lost

@@ -117,6 +117,12 @@ def check_phase(stage: Stage, step: ShardStep, lost: dict[int, str]) -> None:
     )
 
 
+def works_of(step: ShardStep) -> list[Work]:
+    """The units of the recorded plan of a phase, those of its lane."""
+    works = [step.work_from_json(value) for value in step.state.plan(step.phase) or []]
+    return [work for work in works if step.lane is None or step.lane.holds(work.key)]
+
+
 def ranks_left(plan: PhasePlan, tasks: int) -> list[int]:
     """The tasks, of ``tasks``, that have a unit to do."""
     left = {work.key for work in plan.left}

@@ -6,13 +6,13 @@ Every node needs lola-data installed, and sees the work folder under the same pa
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING, Any
 
 from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.utils.logging import logger
 
 from lola_data.errors import StageError
+from pipelines.executors import polled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _HEADROOM = 1.25
 """Memory that is reserved for a task over that which it is told to keep to: the interpreter and its libraries."""
-_POLL_SECONDS = 1.0
 
 
 class _InFolder:
@@ -87,19 +86,8 @@ def ray_runner(executor: ExecutorSection) -> PhaseRunner:
             mem_per_cpu_gb=executor.memory_mb * _HEADROOM / 1024 / executor.cpus_per_task,
             skip_completed=False,
         )
-        stop = threading.Event()
-
-        def poll() -> None:
-            while not stop.wait(_POLL_SECONDS):
-                on_poll()
-
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
-        try:
+        with polled(on_poll):
             phase.run()
-        finally:
-            stop.set()
-            thread.join()
         return {}
 
     return run

@@ -19,10 +19,9 @@ from lola_data import storage
 from lola_data.errors import LolaError, RecipeError, StageError
 from pipelines.corpus import build_stage
 from pipelines.executors import run_phase
-from pipelines.phases import check_phase, label_of, plan_phase
+from pipelines.phases import check_phase, label_of, plan_phase, works_of
 from pipelines.progress import say
 from pipelines.run import close_stage, leave_failure, open_stage, prepare, run_stage
-from pipelines.slurm_graph import works_of
 from pipelines.stage import Stage, assign
 from pipelines.stage_checks import check_inputs
 from pipelines.state import digest

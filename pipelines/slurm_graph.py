@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lola_data.layout import Layout
     from lola_data.recipe import Recipe
     from pipelines.run import DriverStage
-    from pipelines.stage import ShardStep, Work
+    from pipelines.stage import ShardStep
 
 LANE_STAGES = ("download", "identify", "dedup")
 """Stages in which no language needs another."""
@@ -326,9 +326,3 @@ def _check_complete(stage: Stage | DriverStage, source: str) -> None:
         raise StageError(
             f"{stage.name}: its input {stage.layout.tree(source)} is not complete; run the stage `{source}` first"
         )
-
-
-def works_of(step: ShardStep) -> list[Work]:
-    """The units of the recorded plan of a phase, those of its lane."""
-    works = [step.work_from_json(value) for value in step.state.plan(step.phase) or []]
-    return [work for work in works if step.lane is None or step.lane.holds(work.key)]

@@ -19,10 +19,10 @@ from pipelines import driver_stages, slurm_cluster
 from pipelines.corpus import build_stage
 from pipelines.executors import runner_of, task_log_alone
 from pipelines.log_tail import with_tail
-from pipelines.phases import check_phase, do_phase, plan_phase
+from pipelines.phases import check_phase, do_phase, plan_phase, works_of
 from pipelines.progress import say
 from pipelines.run import close_stage, leave_failure, open_stage, run_stage
-from pipelines.slurm_graph import lineages, works_of
+from pipelines.slurm_graph import lineages
 from pipelines.slurm_run import SlurmRun, load
 from pipelines.slurm_submit import SlurmExecutor, log_path
 from pipelines.stage import assign, shares
