@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LANGUAGES = ("sw", "th", "yo", "cy")
-KILLS = {1: 2, 2: 10, 5: 2}
+KILLS = {1: 1, 2: 10, 5: 1}
 """Kills by number of tasks."""
 
 RECIPE = """
