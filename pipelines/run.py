@@ -138,8 +138,10 @@ def close_stage(stage: Stage, *, lineage: dict[str, str] | None = None, since: f
 
     def work(phased: Stage) -> None:
         for step in phased.phases:
-            if plan_phase(phased, step, keep_failures=True).left:
-                check_phase(phased, step, {})
+            # What was planned when it was begun counts: a shard that was mended since may look otherwise now.
+            if step.state.plan(step.phase) is None:
+                plan_phase(phased, step, keep_failures=True)
+            check_phase(phased, step, {})
 
     return _run(stage, work, lineage, since)
 

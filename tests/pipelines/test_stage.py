@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,10 +20,15 @@ from lola_data import storage
 from lola_data.errors import ShardError, StageError
 from lola_data.layout import Layout
 from lola_data.manifest import Counts, OutputFile, UnitReport, build_manifest
+from lola_data.recipe import parse_recipe
+from lola_data.sample_corpus import sample_root
 from lola_data.schemas import RAW
 from lola_data.sections import ExecutorSection
 from lola_data.shards import ShardWriter, Unit, read_batches
-from pipelines.run import DriverStage, run_stage
+from pipelines.corpus import build_stage
+from pipelines.executors import run_phase
+from pipelines.phases import plan_phase
+from pipelines.run import DriverStage, close_stage, open_stage, run_stage
 from pipelines.stage import LanguageWork, Stage, TreeStep, assign
 from pipelines.state import StageState, differences, manifest_digest
 from pipelines.workdir_lock import workdir_lock
@@ -244,3 +251,25 @@ def test_the_digest_of_a_manifest_is_of_all_that_says_something_about_the_tree()
     assert manifest_digest({**manifest, "made_by": {"lola-data": "99.0"}, "forecast": {"rows": {}}}) == same
     for key in manifest.keys() - {"made_by"}:
         assert manifest_digest({**manifest, key: "something else"}) != same
+
+
+def test_a_stage_is_closed_by_what_was_planned_when_it_was_begun(tmp_path: Path) -> None:
+    """A shard that failed and was mended is another one than was planned: once it is done, its stage can be closed."""
+    source = tmp_path / "source"
+    for lang in ("sw", "yo"):
+        shutil.copytree(sample_root() / lang, source / lang)
+    shard = next((source / "yo").glob("*.parquet"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000])
+    recipe = parse_recipe(f"workdir: {tmp_path / 'w'}\ndownload: {{source: local, path: {source}}}")
+    stage: Any = build_stage("download", recipe, Layout(recipe.workdir))
+    (step,) = stage.phases
+    assert open_stage(stage) == (True, False)
+    for left in (2, 1):
+        assert len(plan_phase(stage, step).left) == left
+        run_phase(step, tasks=1, workers=1, logging_dir=str(tmp_path / "logs"))
+        if left == 2:
+            with pytest.raises(StageError, match="1 of 2 units failed"):
+                close_stage(stage)
+            shard.write_bytes(whole)
+    assert close_stage(stage)["totals"]["out"]["documents"] > 0
