@@ -135,10 +135,11 @@ def _ask(slurm: dict[str, str], task: str) -> str:
 def test_training_is_requeued_at_its_time_limit_until_it_is_complete(
     tmp_path: Path, slurm: dict[str, str], demo: Path
 ) -> None:
-    """Two processes of torchrun, stopped by the limit of a minute, end with the weights of a run that was not."""
-    # 300 steps of 0.3 seconds, that are not to fit into a minute.
+    """Two processes of torchrun, stopped by the time limit, end with the weights of a run that was not."""
+    # 300 steps of 0.3 seconds. Of a limit of two minutes, of which Slurm tells up to a minute earlier than it is asked to,
+    # some 40 to 100 seconds are left.
     train = {"tokens": 300 * 8 * 64, "checkpoint_every": 100_000, "log_every": 50}
-    executor = {**SLURM, "grace_seconds": 20, "stages": {"train": {"processes_per_node": 2, "time": "1"}}}
+    executor = {**SLURM, "grace_seconds": 20, "stages": {"train": {"processes_per_node": 2, "time": "2"}}}
     shutil.copytree(demo.parent / "work", tmp_path / "c/work")
     recipe = write_recipe(tmp_path / "c", {**executor, "setup": slow(tmp_path / "slow", 0.3)}, train=train)
     shutil.copytree(demo.parent / "work", tmp_path / "calm/work")
