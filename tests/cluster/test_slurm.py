@@ -78,20 +78,17 @@ def test_the_demo_is_submitted_whole_and_ends_as_a_local_run(tmp_path: Path, slu
 def test_cancelled_and_failed_tasks_are_done_again_and_nothing_else(
     tmp_path: Path, slurm: dict[str, str], source: Path
 ) -> None:
-    calm = write_recipe(
-        tmp_path / "calm", {"tasks": 2, "workers": 2}, download={"source": "local", "path": str(source)}
-    )
+    shutil.copytree(source, tmp_path / "source")
+    download = {"source": "local", "path": str(tmp_path / "source")}
+    calm = write_recipe(tmp_path / "calm", {"tasks": 2, "workers": 2}, download=download)
     run(calm, *CORPUS)
     units = len([*source.rglob("*.parquet")])
-    shutil.copytree(source, tmp_path / "source")
     shard = next((tmp_path / "source/ta").glob("*.parquet"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
     setup = hold(tmp_path / "hold", "identify", 2)
-    recipe = write_recipe(
-        tmp_path / "c", {**SLURM, "tasks": 11, "lanes": 1, "setup": setup},
-        download={"source": "local", "path": str(tmp_path / "source")},
-    )  # fmt: skip
+    executor = {**SLURM, "tasks": 11, "lanes": 1, "setup": setup}
+    recipe = write_recipe(tmp_path / "c", executor, download=download)
 
     # A shard that cannot be read: its task fails, once.
     run(recipe, *CORPUS, env=slurm)
