@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from multiprocess import forkserver, resource_tracker
 
 from lola_data import storage
 from lola_data.errors import LolaError
+from pipelines.background import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,28 +219,6 @@ def _ended(exitcode: int) -> str:
     return f"was ended by signal {-exitcode}" if exitcode < 0 else f"ended with exit code {exitcode}"
 
 
-@contextmanager
-def polled(on_poll: Callable[[], None] | None) -> Iterator[None]:
-    """A block during which a function is called again and again, in a thread of its own."""
-    if on_poll is None:
-        yield
-        return
-    stop = threading.Event()
-
-    def poll() -> None:
-        while not stop.is_set():
-            on_poll()
-            stop.wait(POLL_SECONDS)
-
-    thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def runner_of(executor: ExecutorSection) -> PhaseRunner:
     """What does a phase where the recipe wants it done, and waits for it.
 
@@ -286,6 +265,7 @@ def run_phase(
         skip_completed=False,
     )
     executor.on_poll = on_poll
-    with polled(on_poll if executor.local_tasks == 1 else None):
+    # With more than one task the executor waits for its processes here, and polls meanwhile.
+    with repeated(on_poll, POLL_SECONDS) if on_poll and executor.local_tasks == 1 else nullcontext():
         executor.run()
     return executor.lost

@@ -12,7 +12,8 @@ from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.utils.logging import logger
 
 from lola_data.errors import StageError
-from pipelines.executors import polled
+from pipelines.background import repeated
+from pipelines.executors import POLL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +87,7 @@ def ray_runner(executor: ExecutorSection) -> PhaseRunner:
             mem_per_cpu_gb=executor.memory_mb * _HEADROOM / 1024 / executor.cpus_per_task,
             skip_completed=False,
         )
-        with polled(on_poll):
+        with repeated(on_poll, POLL_SECONDS):
             phase.run()
         return {}
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.errors import LolaError, RecipeError, StageError
+from pipelines.background import repeated
 from pipelines.corpus import build_stage
 from pipelines.executors import run_phase
 from pipelines.phases import check_phase, label_of, plan_phase, works_of
@@ -89,8 +90,7 @@ class _Machine:
     @contextmanager
     def alive(self, name: str) -> Iterator[None]:
         """Say again and again that this machine is alive."""
-        stop, lock = threading.Event(), threading.Lock()
-        self.lock = lock
+        lock = self.lock = threading.Lock()
         path, beat = self.path(name), int.from_bytes(os.urandom(4), "big")
 
         def tell() -> None:
@@ -102,18 +102,10 @@ class _Machine:
                 except (LolaError, OSError) as error:
                     say(f"{path}: {error}")
 
-        def beats() -> None:
-            tell()
-            while not stop.wait(BEAT_SECONDS):
-                tell()
-
-        thread = threading.Thread(target=beats, daemon=True)
-        thread.start()
         try:
-            yield
+            with repeated(tell, BEAT_SECONDS):
+                yield
         finally:
-            stop.set()
-            thread.join()
             # What was said last.
             tell()
 

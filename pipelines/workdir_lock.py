@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import socket
-import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lola_data import storage
 from lola_data.errors import LolaError, StageError
 from lola_data.remote_trees import create_exclusive
+from pipelines.background import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,23 +94,19 @@ def _on_a_store(layout: Layout) -> Iterator[None]:
         time.sleep(SETTLE_SECONDS)
         if (now := _read(path)).get("token") != mine["token"]:
             raise _in_use(layout, str(now.get("holder", "another process")))
-    stop = threading.Event()
+    count = 0
 
     def renew() -> None:
-        count = 0
-        while not stop.wait(RENEW_SECONDS):
-            count += 1
-            # What keeps it from being renewed keeps the run from writing too, and is told there.
-            with suppress(LolaError, OSError), storage.atomic_output(path) as handle:
-                handle.write(_told(mine, count))
+        nonlocal count
+        count += 1
+        # What keeps it from being renewed keeps the run from writing too, and is told there.
+        with suppress(LolaError, OSError), storage.atomic_output(path) as handle:
+            handle.write(_told(mine, count))
 
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(renew, RENEW_SECONDS):
+            yield
     finally:
-        stop.set()
-        thread.join()
         if _read(path).get("token") == mine["token"]:
             storage.remove(path)
 
