@@ -50,18 +50,11 @@ class RemoteTokenShard(TokenShard):
             raise ShardError(f"{ids}: is not there; an index needs its .bin file beside it") from error
         self._take_index(parse_index(content, idx), idx, ids, found)
 
-    def document(self, index: int) -> NDArray[np.integer]:
-        """Token ids of one document, dtype[lengths[index]].
-
-        Raises:
-            IndexError: ``index`` outside [0, num_documents).
-        """
-        if not 0 <= index < self.num_documents:
-            raise IndexError(f"document {index} of {self.num_documents}")
-        wanted = int(self.lengths[index]) * self.dtype.itemsize
+    def _ids(self, start: int, end: int) -> NDArray[np.integer]:
+        size = self.dtype.itemsize
         with storage.open_remote(f"{self.url}.bin", ahead=0, tail=0) as handle:
-            handle.seek(int(self.pointers[index]))
-            return np.frombuffer(handle.read(wanted), self.dtype.newbyteorder("<"))
+            handle.seek(start * size)
+            return np.frombuffer(handle.read((end - start) * size), self.dtype.newbyteorder("<"))
 
 
 def open_token_shard(prefix: str) -> TokenShard:

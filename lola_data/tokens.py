@@ -289,7 +289,11 @@ class TokenShard:
         if not 0 <= index < self.num_documents:
             raise IndexError(f"document {index} of {self.num_documents}")
         start = int(self.pointers[index]) // self.dtype.itemsize
-        return self.tokens[start : start + int(self.lengths[index])]
+        return self._ids(start, start + int(self.lengths[index]))
+
+    def _ids(self, start: int, end: int) -> NDArray[np.integer]:
+        """Tokens ``start`` to ``end`` of the shard."""
+        return self.tokens[start:end]
 
 
 def shard_digests(prefix: str | os.PathLike[str]) -> dict[str, str]:

@@ -304,13 +304,5 @@ class CachedShard(RemoteTokenShard):
         super().__init__(url, index=self.files["idx"].content(), size=files[f"{path}.bin"].size)
         self.tokens = CachedTokens(self.files["bin"], self.dtype)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def document(self, index: int) -> NDArray[np.integer]:
-        """Token ids of document ``index``, dtype[lengths[index]], read-only.
-
-        Raises:
-            IndexError: ``index`` outside [0, num_documents).
-        """
-        if not 0 <= index < self.num_documents:
-            raise IndexError(f"document {index} of {self.num_documents}")
-        start = int(self.pointers[index]) // self.dtype.itemsize
-        return self.tokens[start : start + int(self.lengths[index])]
+    def _ids(self, start: int, end: int) -> NDArray[np.integer]:
+        return self.tokens[start:end]
