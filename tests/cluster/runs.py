@@ -78,12 +78,15 @@ def trees(recipe: Path) -> dict[str, Any]:
             relative = path.relative_to(root)
             if path.is_dir() or path.name == "lock" or "tensorboard" in relative.parts:
                 continue
-            if path.name == "metrics.jsonl":
-                records = [json.loads(line) for line in path.read_text().splitlines()]
-                found[str(relative)] = [{**record, **dict.fromkeys(MACHINE)} for record in records]
-            else:
-                found[str(relative)] = path.read_bytes()
+            found[str(relative)] = content(path)
     return found
+
+
+def content(path: Path) -> Any:
+    """The bytes of a file; of a training run's records, what does not hang on the machine."""
+    if path.name != "metrics.jsonl":
+        return path.read_bytes()
+    return [{**json.loads(line), **dict.fromkeys(MACHINE)} for line in path.read_text().splitlines()]
 
 
 def check_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:

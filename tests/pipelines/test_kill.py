@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import signal
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lola_data.sample_corpus import sample_root
-from train.metrics import MACHINE
+from tests.cluster.runs import content
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,11 +60,7 @@ def tree(root: Path) -> dict[str, Any]:
         relative = path.relative_to(root)
         if path.is_dir() or relative.parts[0] == "logs" or path.name == "lock" or "tensorboard" in relative.parts:
             continue
-        if path.name == "metrics.jsonl":
-            records = [json.loads(line) for line in path.read_text().splitlines()]
-            found[str(relative)] = [{**record, **dict.fromkeys(MACHINE)} for record in records]
-        else:
-            found[str(relative)] = path.read_bytes()
+        found[str(relative)] = content(path)
     return found
 
 
