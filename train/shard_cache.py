@@ -17,7 +17,7 @@ import fcntl
 import hashlib
 import os
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,10 +147,12 @@ class ShardCache:
     def _fetch(self, path: Path, url: str, listed: Listed, start: int, size: int) -> None:
         part = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{_PART}")
         try:
-            with part.open("xb") as stream:
-                # Held while the writer lives: a part that nobody holds was left by one that was killed.
-                fcntl.flock(stream, fcntl.LOCK_EX)
+            with ExitStack() as held:
                 with self._locked(".lock"):
+                    stream = held.enter_context(part.open("xb"))
+                    # Held while the writer lives: a part that nobody holds was left by one that was killed. Both are
+                    # done under the lock, so that nobody who makes room sees one that is not held yet.
+                    fcntl.flock(stream, fcntl.LOCK_EX)
                     self._make_room(size, keep=part)
                     os.posix_fallocate(stream.fileno(), 0, size)
                 stream.write(_read(url, listed, start, size))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,6 +171,31 @@ def test_several_processes_share_a_folder_that_is_too_small_for_them(store: Stor
         process.join()
     assert kept(tmp_path) <= 4 * PIECE
     assert not list(tmp_path.glob("*.part")) + list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("room", [2 * PIECE, 20 * PIECE])
+def test_a_file_that_is_being_made_is_not_taken_for_one_left_behind(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    mine, other = put(store, "a", b"1" * PIECE), put(store, "b", b"2" * PIECE)
+    mine.cache = ShardCache(tmp_path, room, piece_bytes=PIECE)
+    other.cache = ShardCache(tmp_path, room, piece_bytes=PIECE)
+    lock = fcntl.flock
+    makers: list[threading.Thread] = []
+
+    def first_the_other(stream: Any, operation: int) -> None:
+        """When the first part has been opened and is about to be held, another user of the folder makes room."""
+        if str(stream.name).endswith(".part") and not makers:
+            makers.append(threading.Thread(target=other.content))
+            makers[0].start()
+            makers[0].join(0.5)
+        lock(stream, operation)
+
+    monkeypatch.setattr(fcntl, "flock", first_the_other)
+    assert mine.content() == b"1" * PIECE
+    makers[0].join()
+    assert other.content() == b"2" * PIECE
+    assert not list(tmp_path.glob(".*.part"))
 
 
 @pytest.mark.parametrize("limit", [PIECE, 100 * PIECE])
