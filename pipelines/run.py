@@ -6,7 +6,6 @@ all of it; a scheduler's jobs do the pieces in processes of their own.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from contextlib import suppress
@@ -25,7 +24,7 @@ from pipelines.stage import Stage
 from pipelines.stage_checks import check_inputs, check_overlap, files_of, forget_lost_output, made_by_hand, up_to_date
 from pipelines.state import StageState, digest, manifest_digest
 from pipelines.usage import began as first_began
-from pipelines.usage import leave_usage
+from pipelines.usage import leave_usage, reset_peak
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +35,8 @@ CARD_FILES = ("README.md", "croissant.json")
 """Files of `lola-data card`."""
 WHOLE = "stage"
 """In the place of a phase: a failure of the stage as a whole."""
+DRIVER = "driver"
+"""Likewise: what planning and counting took."""
 FORMAT = 4
 """Raised when a stage's output changes for the same recipe, so that old trees are not mixed with new ones."""
 
@@ -191,7 +192,7 @@ def _run(
     if not open_stage(stage, lineage=lineage)[0]:
         say(f"{stage.name}: up to date")
         return storage.read_json(stage.layout.manifest(stage.name))
-    started = time.monotonic()
+    started, began = time.monotonic(), time.time()
     try:
         check_inputs(stage)
         prepare(stage)
@@ -201,6 +202,7 @@ def _run(
         else:
             work(stage)
             manifest = _close(stage, fingerprint)
+            leave_usage(stage.layout, stage.name, DRIVER, 0, began, memory=False)
     except LolaError as error:
         leave_failure(stage, error)
         raise
@@ -223,7 +225,8 @@ def leave_failure(stage: Stage | DriverStage, error: LolaError) -> None:
 
 def _drive(stage: DriverStage, state: StageState, fingerprint: dict[str, Any]) -> dict[str, Any]:
     say(f"{stage.name}: started")
-    before, began = _processor_seconds(), time.time()
+    began = time.time()
+    reset_peak()
     manifest = {
         "format": manifest_format.FORMAT,
         "made_by": manifest_format.made_by(),
@@ -231,7 +234,7 @@ def _drive(stage: DriverStage, state: StageState, fingerprint: dict[str, Any]) -
         "fingerprint": fingerprint,
         **stage.action(),
     }
-    leave_usage(stage.layout, stage.name, WHOLE, 0, _processor_seconds() - before, began)
+    leave_usage(stage.layout, stage.name, WHOLE, 0, began)
     storage.write_json(stage.layout.manifest(stage.name), manifest)
     state.mark_complete()
     return manifest
@@ -243,12 +246,6 @@ def _close(stage: Stage, fingerprint: dict[str, Any]) -> dict[str, Any]:
     for line in summary(manifest):
         say(line)
     return manifest
-
-
-def _processor_seconds() -> float:
-    """Of this process and of those it has waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def summary(manifest: dict[str, Any]) -> list[str]:

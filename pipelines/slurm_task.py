@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,13 @@ from pipelines.executors import runner_of, task_log_alone
 from pipelines.log_tail import with_tail
 from pipelines.phases import check_phase, do_phase, plan_phase, works_of
 from pipelines.progress import say
-from pipelines.run import close_stage, leave_failure, open_stage, run_stage
+from pipelines.run import DRIVER, close_stage, leave_failure, open_stage, run_stage
 from pipelines.slurm_graph import lineages
 from pipelines.slurm_run import SlurmRun, load
 from pipelines.slurm_submit import SlurmExecutor, log_path
 from pipelines.stage import assign, shares
 from pipelines.state import StageState
+from pipelines.usage import leave_usage
 
 if TYPE_CHECKING:
     from pipelines.slurm_graph import Action, Job
@@ -109,11 +111,14 @@ def _tasks(run: SlurmRun, job: Job, rank: int) -> int:
 def _turn(run: SlurmRun, job: Job) -> int:
     for action in job.actions:
         stage: Any = build_stage(action.stage, run.recipe, run.layout)
+        began = time.time()
         try:
             _act(run, job, action, stage)
         except LolaError as error:
             leave_failure(stage, error)
             raise
+        finally:
+            leave_usage(run.layout, action.stage, DRIVER, 0, began, memory=False)
     return 0
 
 

@@ -145,7 +145,7 @@ class ShardStep(PipelineStep, ABC):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Work through the units of this task. Yields no documents; a unit that fails is recorded, not raised."""
         yield from data or ()
-        before, began = time.process_time(), time.time()
+        began = time.time()
         state = self.state
         works = [self.work_from_json(value) for value in state.plan(self.phase) or []]
         works = [work for work in works if self.lane is None or self.lane.holds(work.key)]
@@ -174,9 +174,7 @@ class ShardStep(PipelineStep, ABC):
                 self.stat_update("documents", value=sum(counts.documents for counts in report.taken.values()))
                 self.stat_update("bytes", value=sum(counts.bytes for counts in report.taken.values()), unit="unit")
                 logger.info(f"{work.key}: done")
-        # Told for the curious: no reason to fail.
-        with suppress(LolaError, OSError):
-            leave_usage(self.layout, self.stage, self.phase, rank, time.process_time() - before, began)
+        leave_usage(self.layout, self.stage, self.phase, rank, began)
 
 
 class TreeStep(ShardStep):

@@ -1,18 +1,21 @@
 """What the tasks of a stage used: seconds of processor time, and the largest resident memory of one of them.
 
 A task leaves one small file below ``logs/<stage>/<phase>/usage`` when it ends, on any executor; a task that was killed
-leaves none. Times differ from run to run, so none of this is in a manifest.
+leaves none. So does the driver, or the job that plans and counts, in the place of a phase. A process tells all the time
+it has used, its start included, and no second twice. Times differ from run to run, so none of this is in a manifest.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lola_data import storage
+from lola_data.errors import LolaError
 
 if TYPE_CHECKING:
     from lola_data.layout import Layout
@@ -47,12 +50,32 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024 if line else 0
 
 
-def leave_usage(layout: Layout, stage: str, phase: str, rank: int, core_seconds: float, began: float) -> None:
-    """Write what this task used, and the time when it began. The name is new each time: what an earlier run used still
-    counts."""
+def _processor_seconds() -> float:
+    """Of this process and of those it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+class _Told:
+    """Seconds that this process has told."""
+
+    seconds = 0.0
+
+
+def leave_usage(layout: Layout, stage: str, phase: str, rank: int, began: float, *, memory: bool = True) -> None:
+    """Write what this process used since it last did, and the time when that began. The name is new each time: what an
+    earlier run used still counts. Told for the curious: that it cannot be written is no reason to fail.
+
+    Args:
+        layout, stage, phase, rank: of the task.
+        began: seconds since 1970.
+        memory: whether this is a task, whose memory counts.
+    """
+    used, _Told.seconds = _processor_seconds() - _Told.seconds, _processor_seconds()
+    told = {"core_seconds": round(used, 3), "peak_bytes": peak_bytes() if memory else 0, "began": round(began, 3)}
     name = f"{rank:05d}-{time.time_ns()}-{os.getpid()}.json"
-    told = {"core_seconds": round(core_seconds, 3), "peak_bytes": peak_bytes(), "began": round(began, 3)}
-    storage.write_record(layout.logs(stage, phase, FOLDER, name), told)
+    with suppress(LolaError, OSError):
+        storage.write_record(layout.logs(stage, phase, FOLDER, name), told)
 
 
 def usage_of(layout: Layout, stage: str) -> Usage:
