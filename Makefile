@@ -10,6 +10,9 @@ STAMP := $(VENV)/.installed
 LOCK := --require-hashes --requirement constraints.hashes.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
+# Every module is compiled once, not by each of the many processes anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-cluster lint bench setup browser cluster lock lock-check audit clean
 
 setup: $(STAMP)
