@@ -25,6 +25,7 @@ SECTIONS = {
     "limits": "benchmarks.limits",
     "loader": "benchmarks.loader",
     "balance": "benchmarks.stages.balance",
+    "cost": "benchmarks.cost",
 }
 """Name on the command line -> module, in the order of RESULTS.md, after the stages."""
 

@@ -1,114 +1,76 @@
-"""What a run will take before it is started: stages, units, tasks, bytes, time and disk.
+"""What a run will take before it is started: stages, units, tasks, core-hours, memory, time and disk.
 
-The text of local shards is counted from their footers, that of remote ones guessed from the sizes of their files. Each
-stage is taken to get what the one before it leaves, by the shares below, unless its input is there already.
+What comes in is counted or guessed by :mod:`pipelines.source_size`; what each stage takes of it is told by
+:mod:`pipelines.rates`. Each stage is taken to get what the one before it leaves, unless its input is there already.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from math import log
 from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.layout import Layout
-from lola_data.shards import open_parquet, plan_units
 from pipelines.corpus import STAGES, build_stage, redone, select
 from pipelines.progress import human_bytes, human_seconds
-from pipelines.shard_pattern import PARQUET
+from pipelines.rates import (
+    BALANCE_MB_PER_LANGUAGE,
+    BLOCK,
+    RATES,
+    START_SECONDS,
+    TRAIN_FLOPS,
+    TRAIN_MEMORY_MB,
+    slowness,
+)
+from pipelines.source_size import size_of_source, size_of_tree
 from pipelines.state import StageState
 from pipelines.status_table import align
 
 if TYPE_CHECKING:
     from lola_data.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """Cost of a stage on one core, measured with the demo recipe on a machine with 2 cores (AMD EPYC, no GPU)."""
-
-    text_mb_per_second: float
-    seconds_per_unit: float = 0.0
-    start_seconds: float = 1.0
-    phases: int = 1
-    disk_share: float = 0.0
-    """Bytes on disk per byte of text that comes in."""
-    left_share: float = 1.0
-    """Share of the text that goes on to the next stage."""
-
-
-RATES = {
-    "download": Rate(200.0, 0.02, disk_share=0.55),
-    "identify": Rate(22.0, 0.03, 3.0, disk_share=0.6, left_share=0.98),
-    "dedup": Rate(8.0, 0.02, 2.0, phases=3, disk_share=0.6, left_share=0.95),
-    "sample": Rate(60.0, 0.015, 1.5, phases=3, disk_share=0.6),
-    "tokenizer": Rate(2.5),
-    "tokenize": Rate(6.0, 0.02, 3.0, disk_share=0.9),
-    "balance": Rate(10.0, 0.005, 4.0),
-}
-TRAIN_FLOPS = 1.1e10
-"""Floating-point operations per second of one core in training, measured with the demo's model."""
-TEXT_PER_FILE_BYTE = 1.7
-"""Bytes of text per byte of a published shard: CulturaX is 27 TB of text in 16 TB of Parquet."""
+    from lola_data.sections import ExecutorSection
+    from pipelines.source_size import Size
 
 _INPUT = {"identify": "download", "dedup": "identify", "sample": "dedup", "tokenize": "sample"}
+_DRIVEN = ("tokenizer", "train", "balance")
 
 
 def estimate(
     recipe: Recipe, *, only: list[str] | None = None, start: str | None = None, redo: list[str] | None = None
 ) -> dict[str, Any]:
-    """The plan of a run as JSON: an entry per stage with its units, tasks, text, seconds and bytes on disk, and totals.
+    """The plan of a run as JSON: an entry per stage, and totals.
+
+    Of a stage: ``units``, ``tasks``, ``text_bytes`` that come in, ``core_seconds``, ``seconds``, ``peak_bytes`` of
+    memory of its largest task, ``disk_bytes`` that stay. ``slowness``: of this machine, beside that of the rates.
 
     Raises:
         LolaError: the source cannot be listed, or a language is not there.
     """
     layout = Layout(recipe.workdir)
     names, deleted = select(only or [], start), redone(redo)
-    units, text = _source_size(recipe, layout)
+    slow = slowness()
+    size = size_of_source(recipe, layout)
     rows: list[dict[str, Any]] = []
     for name in STAGES:
-        known = None if _INPUT.get(name) in deleted else _input_size(name, recipe, layout)
-        units, text = known or (units, text)
+        source = _INPUT.get(name)
+        known = None if source is None or source in deleted else size_of_tree(source, recipe, layout)
+        size = known or size
         if name in names:
-            rows.append(_row(name, recipe, layout, units, text, deleted))
-        text *= RATES[name].left_share if name in RATES else 1.0
+            rows.append(_row(name, recipe, layout, size, slow, _state(name, recipe, layout, deleted)))
+        size = size.cut(RATES[name].left_share if name in RATES else 1.0)
         if name == "sample" and recipe.sample.total and recipe.sample.unit == "bytes":
-            text = min(text, recipe.sample.total)
+            size = size.cut(min(1.0, recipe.sample.total / max(1.0, size.text)))
     return {
         "workdir": recipe.workdir,
         "tasks": recipe.executor.tasks,
         "workers": recipe.executor.workers,
+        "slowness": round(slow, 3),
         "stages": rows,
         "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "core_hours": round(sum(row["core_seconds"] for row in rows) / 3600, 5),
+        "peak_bytes": max((row["peak_bytes"] for row in rows), default=0),
         "disk_bytes": sum(row["disk_bytes"] for row in rows),
     }
-
-
-def _source_size(recipe: Recipe, layout: Layout) -> tuple[int, float]:
-    """Shards of the source and bytes of text in them."""
-    stage: Any = build_stage("download", recipe, layout)
-    works = stage.phases[0].plan()
-    if recipe.download.source in ("hub", "url"):
-        return len(works), sum(work.bytes for work in works) * TEXT_PER_FILE_BYTE
-    from pipelines.download import open_source
-
-    root = open_source(recipe.download, layout).place
-    text = 0
-    for work in works:
-        if not work.origin.endswith(PARQUET):
-            text += round(work.bytes * TEXT_PER_FILE_BYTE)
-            continue
-        with open_parquet(storage.join(root, work.origin)) as file:
-            text += sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
-    return len(works), float(text)
-
-
-def _input_size(name: str, recipe: Recipe, layout: Layout) -> tuple[int, float] | None:
-    """Units and bytes of a stage whose input is there."""
-    source = _INPUT.get(name)
-    if source is None or not StageState(layout, source).complete():
-        return None
-    units = plan_units(layout.tree(source), languages=recipe.selected, unit_bytes=recipe.unit_bytes)
-    return len(units), float(sum(unit.bytes for unit in units))
 
 
 def _state(name: str, recipe: Recipe, layout: Layout, deleted: tuple[str, ...]) -> str:
@@ -122,70 +84,130 @@ def _state(name: str, recipe: Recipe, layout: Layout, deleted: tuple[str, ...]) 
     return "complete" if made else "to do"
 
 
-def _row(
-    name: str, recipe: Recipe, layout: Layout, units: int, text: float, deleted: tuple[str, ...]
-) -> dict[str, Any]:
-    state = _state(name, recipe, layout, deleted)
-    complete = state == "complete"
-    sharded = name in ("download", *_INPUT)
-    cores = min(recipe.executor.workers, max(1, units)) if sharded else 1
+def _row(name: str, recipe: Recipe, layout: Layout, size: Size, slow: float, state: str) -> dict[str, Any]:
+    section = recipe.executor.of_stage(name)
+    sharded = name not in _DRIVEN
+    units = (size.shards if name == "download" else size.units) if sharded else 1
+    tasks = min(section.tasks, units) if sharded else 1
+    row = {"stage": name, "state": state, "units": units, "tasks": tasks, "text_bytes": 0}
     if name == "train":
-        seconds, disk, text = _training_seconds(recipe), _checkpoint_bytes(recipe), 0.0
+        work, cores = _training_seconds(recipe), section.workers
+        peak, disk = _training_memory(recipe), _checkpoint_bytes(recipe)
     else:
-        rate = RATES[name]
+        text = size.text
         if name == "tokenizer":
-            text = 0.0 if recipe.tokenizer.model else min(text, recipe.tokenizer.train_bytes)
-        work = text / 1e6 / rate.text_mb_per_second + units * rate.phases * rate.seconds_per_unit
-        seconds, disk = rate.phases * rate.start_seconds + work / cores, text * rate.disk_share
+            text = 0.0 if recipe.tokenizer.model else min(text, float(recipe.tokenizer.train_bytes))
+        row["text_bytes"] = round(text)
+        work = _core_seconds(name, section, text, units if sharded else size.units, tasks)
+        cores = min(_at_a_time(section), tasks)
+        peak, disk = _memory(name, recipe, size), _disk(name, recipe, size, tasks)
+    done = state == "complete"
     return {
-        "stage": name,
-        "state": state,
-        "units": units if sharded else 1,
-        "tasks": min(recipe.executor.tasks, units) if sharded else 1,
-        "text_bytes": round(text),
-        "seconds": 0.0 if complete else round(seconds, 1),
-        "disk_bytes": 0 if complete else round(disk),
+        **row,
+        "core_seconds": 0.0 if done else round(slow * work, 2),
+        "seconds": 0.0 if done else round(slow * work / cores, 1),
+        "peak_bytes": 0 if done else round(peak),
+        "disk_bytes": 0 if done else round(disk),
     }
 
 
+def _at_a_time(section: ExecutorSection) -> int:
+    """Tasks that run at the same time."""
+    return (section.max_running or section.tasks) if section.kind == "slurm" else section.workers
+
+
+def _core_seconds(name: str, section: ExecutorSection, text: float, units: int, tasks: int) -> float:
+    rate = RATES[name]
+    start = rate.per_task + (0.0 if section.kind == "local" else START_SECONDS)
+    return rate.driver + text / 1e6 * rate.per_mb + units * rate.per_unit + rate.phases * tasks * start
+
+
+def _memory(name: str, recipe: Recipe, size: Size) -> float:
+    """Bytes of the largest task. Matching holds the columns of a language, up to what its task may take."""
+    base = RATES[name].memory_mb * 1e6
+    if name == "dedup":
+        from pipelines.forecast_run import dedup_peak
+
+        largest = max(size.by_language.values(), default=0.0)
+        return dedup_peak(round(base), largest, recipe.executor.memory_mb * 10**6)
+    if name == "balance":
+        return base + BALANCE_MB_PER_LANGUAGE * 1e6 * len(size.by_language)
+    if name == "tokenizer" and not recipe.tokenizer.model:
+        from lola_data.languages import LANGUAGES
+        from tokenizer.sample import quotas
+        from tokenizer.train import memory_estimate_mb
+
+        each = size.text / max(1.0, size.documents)
+        available = {lang: round(rows * each) for lang, rows in size.by_language.items() if lang in LANGUAGES}
+        return memory_estimate_mb(quotas(available, recipe.tokenizer.train_bytes, recipe.tokenizer.alpha)) * 2.0**20
+    return base
+
+
+def _disk(name: str, recipe: Recipe, size: Size, tasks: int) -> float:
+    """Bytes that stay: trees, records of units, logs of tasks."""
+    rate = RATES[name]
+    if name == "tokenizer":
+        return 0.0 if recipe.tokenizer.model else 30.0 * recipe.tokenizer.vocab_size
+    if name == "balance":
+        return 400_000.0 + 3_000 * len(size.by_language)
+    records = BLOCK * (rate.unit_files * size.units + 3 * rate.phases * tasks)
+    if name == "download":
+        return size.files + records
+    if name == "tokenize":
+        return size.text / _bytes_per_token(recipe) * (2 if recipe.tokenizer.vocab_size <= 1 << 16 else 4) + records
+    return size.text * rate.disk_share + records
+
+
+def _bytes_per_token(recipe: Recipe) -> float:
+    """Of a vocabulary over many languages: measured at 2,560 and 32,000 pieces."""
+    return 3.0 + 0.4 * log(recipe.tokenizer.vocab_size / 2560)
+
+
 def _training_seconds(recipe: Recipe) -> float:
-    """6 operations per active parameter and token, on the cores of this recipe (a GPU is far faster)."""
-    model = recipe.train.model
-    active = model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.hidden)
-    active += model.vocab_rows(recipe.tokenizer.vocab_size) * model.d_model
-    return 6.0 * active * recipe.train.tokens / (TRAIN_FLOPS * recipe.executor.workers)
+    """Core-seconds on the cores of this recipe; a GPU is far faster."""
+    from train.flops import flops_per_token
+
+    tokens = recipe.train.tokens
+    return flops_per_token(recipe.train.model, recipe.tokenizer.vocab_size) * tokens / TRAIN_FLOPS
 
 
-def _checkpoint_bytes(recipe: Recipe) -> float:
-    """Weights and two moments in float32, in each checkpoint that is kept."""
+def _parameters(recipe: Recipe) -> int:
     model = recipe.train.model
     feed_forward = 2 * model.d_model * model.hidden
     moe_layers = len(model.moe_layers)
     parameters = model.layers * 4 * model.d_model**2 + (model.layers - moe_layers) * feed_forward
     parameters += moe_layers * model.experts * feed_forward
-    parameters += model.vocab_rows(recipe.tokenizer.vocab_size) * model.d_model
-    return 12.0 * parameters * recipe.train.keep_checkpoints
+    return parameters + model.vocab_rows(recipe.tokenizer.vocab_size) * model.d_model
+
+
+def _training_memory(recipe: Recipe) -> float:
+    """Bytes of a process on the CPU: weights, gradients and two moments in float32, and the scores of a batch."""
+    model, micro = recipe.train.model, recipe.train.micro_batch or recipe.train.batch_size
+    scores = 12.0 * micro * model.seq_len * model.vocab_rows(recipe.tokenizer.vocab_size)
+    return TRAIN_MEMORY_MB * 1e6 + 16.0 * _parameters(recipe) + scores
+
+
+def _checkpoint_bytes(recipe: Recipe) -> float:
+    """Weights and two moments in float32, in each checkpoint that is kept."""
+    return 12.0 * _parameters(recipe) * (recipe.train.keep_checkpoints + recipe.train.keep_best)
 
 
 def render(plan: dict[str, Any]) -> str:
     """A plan as a table."""
-    table = [("stage", "state", "units", "tasks", "text", "time", "disk")]
+    table = [("stage", "state", "units", "tasks", "text", "core time", "time", "memory", "disk")]
     for row in plan["stages"]:
-        table.append(
-            (
-                row["stage"],
-                row["state"],
-                str(row["units"]),
-                str(row["tasks"]),
-                human_bytes(row["text_bytes"]) if row["text_bytes"] else "",
-                human_seconds(row["seconds"]) if row["seconds"] else "",
-                human_bytes(row["disk_bytes"]) if row["disk_bytes"] else "",
-            )
-        )
-    total = (
-        f"about {human_seconds(plan['seconds'])} with {plan['workers']} workers and {human_bytes(plan['disk_bytes'])}"
-    )
-    lines = [*align(table, left=2), "", f"In all {total} below {plan['workdir']}. Nothing has been done yet."]
+        sizes = (row["text_bytes"], row["peak_bytes"], row["disk_bytes"])
+        text, peak, disk = (human_bytes(size) if size else "" for size in sizes)
+        work, wall = (human_seconds(row[key]) if row[key] else "" for key in ("core_seconds", "seconds"))
+        units, tasks = f"{row['units']:,}", f"{row['tasks']:,}"
+        table.append((row["stage"], row["state"], units, tasks, text, work, wall, peak, disk))
+    lines = [
+        *align(table, left=2),
+        "",
+        f"In all about {plan['core_hours']:,.3g} core-hours, {human_seconds(plan['seconds'])} with {plan['workers']} "
+        f"workers, {human_bytes(plan['disk_bytes'])} below {plan['workdir']}; the largest task takes "
+        f"{human_bytes(plan['peak_bytes'])} of memory. Nothing has been done yet.",
+    ]
     other = [row["stage"] for row in plan["stages"] if row["state"] == "of another recipe"]
     if other:
         lines.append(f"`{other[0]}` was made with another recipe: the run will refuse it without `--redo {other[0]}`.")

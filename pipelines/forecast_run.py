@@ -28,11 +28,12 @@ from lola_data.recipe import load_recipe
 from lola_data.text_tables import readable_bytes
 from pipelines.corpus import build_stage
 from pipelines.download import scratch_folder
-from pipelines.estimate import RATES, estimate
+from pipelines.estimate import estimate
 from pipelines.forecast import measured_rate
 from pipelines.foreseen import FORECAST_FILE
 from pipelines.probe import GROUPS, Piece, write_probe
 from pipelines.probe_worker import STAGES
+from pipelines.rates import RATES
 from pipelines.shapes import Shape
 from pipelines.state import digest
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182}
 """Two-sided 95 % points of Student's t by number of groups (one less degrees of freedom)."""
 NOT_PROBED = ("tokenizer", "train", "balance")
-"""Stages told by the rates of :mod:`pipelines.estimate`, without an error bar, and left out of the sums."""
+"""Stages told by :mod:`pipelines.rates`, without an error bar, and left out of the sums."""
 TRAIN_BYTES = 1_000_000
 DECIDED_BYTES = 1_600
 """Of a document while dedup decides on its language, in a corpus full of near-duplicates; 400 where there are few."""
@@ -231,7 +232,7 @@ def _scaled(
     shares = [sum(one.file_bytes for one in group) / max(1, total) for group in pieces]
     workers = max(1, min(recipe.executor.workers, units))
     rows = mean_with_error([sum(p.rows for p in group) / share for group, share in zip(pieces, shares, strict=True)])
-    fetch = total / rate if rate else total / (RATES["download"].text_mb_per_second * 1e6)
+    fetch = total / rate if rate else total / 1e6 * RATES["download"].per_mb
     whole = Estimate(float(total if remote else 0), float(total if remote else 0), float(total if remote else 0))
     half = Estimate(fetch, fetch / workers, fetch)
     settings = {name: digest(build_stage(name, recipe, layout).settings) for name in TREES}
@@ -240,9 +241,9 @@ def _scaled(
     for name in STAGES:
         if not all(name in answer for answer in answers):
             continue
-        fixed = (
-            RATES[name].phases * RATES[name].start_seconds + units * RATES[name].phases * RATES[name].seconds_per_unit
-        )
+        known = RATES[name]
+        tasks = min(recipe.executor.tasks, units)
+        fixed = known.driver + units * known.per_unit + known.phases * tasks * known.per_task
 
         def over(key: str, name: str = name) -> list[float]:
             return [answer[name][key] / share for answer, share in zip(answers, shares, strict=True)]
@@ -260,7 +261,7 @@ def _scaled(
                 sum(over("scratch_bytes")) / len(answers),
                 peak,
                 _shifted(work, fixed, 1),
-                _shifted(work, fixed, workers),
+                _shifted(work, fixed / workers, workers),
                 settings[name],
             )
         )

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
+    import torch
+
     from lola_data.train_config import ModelConfig
 
 PEAK_FLOPS = {
-    ("B200", torch.bfloat16): 2250e12, ("H200", torch.bfloat16): 989e12, ("H100 PCIe", torch.bfloat16): 756e12,
-    ("H100", torch.bfloat16): 989e12, ("A100", torch.bfloat16): 312e12, ("L40S", torch.bfloat16): 362e12,
-    ("A10", torch.bfloat16): 125e12, ("V100", torch.float16): 125e12, ("T4", torch.float16): 65e12,
+    ("B200", "bfloat16"): 2250e12, ("H200", "bfloat16"): 989e12, ("H100 PCIe", "bfloat16"): 756e12,
+    ("H100", "bfloat16"): 989e12, ("A100", "bfloat16"): 312e12, ("L40S", "bfloat16"): 362e12,
+    ("A10", "bfloat16"): 125e12, ("V100", "float16"): 125e12, ("T4", "float16"): 65e12,
 }  # fmt: skip
 """Dense products a second of a device whose name has the first part, as its maker states; the longest name goes first.
 bfloat16 figures hold for float16 too."""
@@ -37,9 +37,10 @@ def flops_per_token(config: ModelConfig, vocab_size: int) -> int:
 
 def peak_flops(name: str, dtype: torch.dtype | None) -> float | None:
     """Peak of the device ``name`` in products of ``dtype``; None if it is not known."""
+    wanted = str(dtype).removeprefix("torch.")
     found = [
         (len(part), peak)
         for (part, kind), peak in PEAK_FLOPS.items()
-        if part in name and (dtype == kind or (kind == torch.bfloat16 and dtype == torch.float16))
+        if part in name and (wanted == kind or (kind == "bfloat16" and wanted == "float16"))
     ]
     return max(found)[1] if found else None

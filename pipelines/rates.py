@@ -1,0 +1,81 @@
+"""What each stage costs: rates measured on one machine, and how fast this one is beside it.
+
+Measured with ``python -m benchmarks cost`` on the embedded corpus and on the benchmark's, in 2 to 8 tasks, on an idle
+machine with two cores (AMD EPYC). The same command shows how far a run was from what they foretold.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Costs of a stage. Core-seconds are of one core of the machine that was measured; megabytes are 10^6 bytes.
+
+    Attributes:
+        per_mb: core-seconds for a megabyte of text that comes in.
+        per_unit: core-seconds for a unit of work, all phases together.
+        per_task: core-seconds that a task takes to get going, in each phase.
+        driver: core-seconds for planning and counting.
+        phases: how many phases start tasks.
+        memory_mb: most memory of a task, but for what grows with the corpus.
+        disk_share: bytes on the disk for a byte of text that comes in.
+        unit_files: files on the disk for a unit, each at least a block.
+        left_share: share of the text that goes on to the next stage.
+    """
+
+    per_mb: float
+    per_unit: float = 0.0
+    per_task: float = 0.0
+    driver: float = 0.3
+    phases: int = 1
+    memory_mb: float = 200.0
+    disk_share: float = 0.0
+    unit_files: float = 0.0
+    left_share: float = 1.0
+
+
+RATES = {
+    "download": Rate(0.01, 0.01, 0.5, driver=1.5, memory_mb=135, unit_files=2),
+    "identify": Rate(0.1, 0.02, 0.3, memory_mb=185, disk_share=0.33, unit_files=2, left_share=0.98),
+    "dedup": Rate(0.2, 0.02, 0.4, phases=3, memory_mb=180, disk_share=0.33, unit_files=4, left_share=0.95),
+    "sample": Rate(0.1, 0.02, 0.3, phases=3, memory_mb=160, disk_share=0.33, unit_files=4),
+    "tokenizer": Rate(0.3, memory_mb=300),
+    "tokenize": Rate(0.15, 0.01, 0.2, memory_mb=175, disk_share=0.9, unit_files=3),
+    "balance": Rate(0.1, 0.005, memory_mb=400),
+}
+BLOCK = 4096
+"""Bytes that a small file takes on a disk."""
+START_SECONDS = 4.0
+"""Core-seconds of a Python that starts afresh and imports what a task needs, as jobs of Slurm and Ray do."""
+BALANCE_MB_PER_LANGUAGE = 1.4
+TRAIN_FLOPS = 1.1e10
+"""Floating-point operations per second of one core in training, measured with the demo's model."""
+TRAIN_MEMORY_MB = 650.0
+"""Of a trainer without a model."""
+TEXT_PER_FILE_BYTE = 1.7
+"""Bytes of text per byte of a published shard: CulturaX is 27 TB of text in 16 TB of Parquet."""
+TEXT_PER_DOCUMENT = 3_700
+"""Mean bytes of a document of CulturaX."""
+
+PROBE_SECONDS = 0.05
+"""Processor time of :func:`probe` on the machine that was measured."""
+
+
+def probe() -> float:
+    """Processor time of a fixed piece of work: compressing, and plain Python."""
+    began = time.process_time()
+    state = bytearray()
+    for number in range(60_000):
+        state.append((number * number) >> 7 & 255)
+    for _ in range(4):
+        zlib.compress(bytes(state), 6)
+    return time.process_time() - began
+
+
+def slowness() -> float:
+    """How many times as long as the machine that was measured this one takes, by the best of a few tries."""
+    return min(probe() for _ in range(5)) / PROBE_SECONDS
