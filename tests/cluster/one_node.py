@@ -54,6 +54,7 @@ KillWait=5
 SlurmdParameters=config_overrides
 NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 State=UNKNOWN
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP
 """
 
 
@@ -106,7 +107,7 @@ def start(folder: Path, *, max_array_size: int = 1001, cpus: int | None = None) 
         told = subprocess.run(
             ["sinfo", "--noheader", "--format=%T"], env=os.environ | found, capture_output=True, text=True, check=False
         )
-        if told.stdout.split() == ["idle"]:
+        if {*told.stdout.split()} == {"idle"}:
             return found
         time.sleep(0.2)
     stop(folder)
