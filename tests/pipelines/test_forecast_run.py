@@ -12,7 +12,7 @@ import pytest
 from lola_data import storage
 from lola_data.layout import Layout
 from lola_data.sample_corpus import sample_root
-from pipelines import forecast_run
+from pipelines import forecast_run, usage
 from pipelines.forecast_run import Estimate, RunForecast, StageForecast, added, dedup_peak, mean_with_error, refusals
 from pipelines.foreseen import forecast_of
 from pipelines.stage import Stage
@@ -177,14 +177,19 @@ class TestForecastOf:
         assert forecast_of(self._stage(layout, "identify")) is None
 
 
-def test_usage_adds_up_over_runs(tmp_path: Path) -> None:
+def test_usage_adds_up_over_runs_and_no_second_is_told_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout(str(tmp_path))
     assert usage_of(layout, "dedup") == Usage(0.0, 0)
-    for seconds in (1.5, 2.25):
-        leave_usage(layout, "dedup", "match", 3, seconds, began=0.0)
+    monkeypatch.setattr(usage._Told, "seconds", 0.0)
+    # Of the process so far: its start is in the first.
+    for seconds in (1.5, 3.75):
+        monkeypatch.setattr(usage, "_processor_seconds", lambda seconds=seconds: seconds)
+        leave_usage(layout, "dedup", "match", 3, began=0.0)
     found = usage_of(layout, "dedup")
     assert found.core_seconds == 3.75
     assert found.peak_bytes > 10**7
+    leave_usage(layout, "sample", "driver", 0, began=0.0, memory=False)
+    assert usage_of(layout, "sample") == Usage(0.0, 0)
 
 
 def test_what_cannot_fit_is_refused_and_not_kept(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
