@@ -14,10 +14,12 @@ from lola_data.layout import Layout
 from pipelines.corpus import STAGES, build_stage, redone, select
 from pipelines.progress import human_bytes, human_seconds
 from pipelines.rates import (
-    BALANCE_MB_PER_LANGUAGE,
+    AFTER_TRAINING_MB,
     BLOCK,
+    BYTES_PER_TOKEN,
     RATES,
     START_SECONDS,
+    TOKENIZER_MEMORY,
     TRAIN_FLOPS,
     TRAIN_MEMORY_MB,
     slowness,
@@ -56,7 +58,9 @@ def estimate(
         known = None if source is None or source in deleted else size_of_tree(source, recipe, layout)
         size = known or size
         if name in names:
-            rows.append(_row(name, recipe, layout, size, slow, _state(name, recipe, layout, deleted)))
+            state = _state(name, recipe, layout, deleted)
+            trains = any(row["stage"] == "train" and row["state"] == "to do" for row in rows)
+            rows.append(_row(name, recipe, size, slow, state, trains=trains and recipe.executor.kind != "slurm"))
         size = size.cut(RATES[name].left_share if name in RATES else 1.0)
         if name == "sample" and recipe.sample.total and recipe.sample.unit == "bytes":
             size = size.cut(min(1.0, recipe.sample.total / max(1.0, size.text)))
@@ -84,14 +88,16 @@ def _state(name: str, recipe: Recipe, layout: Layout, deleted: tuple[str, ...]) 
     return "complete" if made else "to do"
 
 
-def _row(name: str, recipe: Recipe, layout: Layout, size: Size, slow: float, state: str) -> dict[str, Any]:
+def _row(
+    name: str, recipe: Recipe, size: Size, slow: float, state: str, *, trains: bool
+) -> dict[str, Any]:  # fmt: skip
     section = recipe.executor.of_stage(name)
     sharded = name not in _DRIVEN
     units = (size.shards if name == "download" else size.units) if sharded else 1
     tasks = min(section.tasks, units) if sharded else 1
     row = {"stage": name, "state": state, "units": units, "tasks": tasks, "text_bytes": 0}
     if name == "train":
-        work, cores = _training_seconds(recipe), section.workers
+        work, cores = _training_seconds(recipe, len(size.by_language)), section.workers
         peak, disk = _training_memory(recipe), _checkpoint_bytes(recipe)
     else:
         text = size.text
@@ -100,7 +106,7 @@ def _row(name: str, recipe: Recipe, layout: Layout, size: Size, slow: float, sta
         row["text_bytes"] = round(text)
         work = _core_seconds(name, section, text, units if sharded else size.units, tasks)
         cores = min(_at_a_time(section), tasks)
-        peak, disk = _memory(name, recipe, size), _disk(name, recipe, size, tasks)
+        peak, disk = _memory(name, recipe, size, trains=trains), _disk(name, recipe, size, tasks)
     done = state == "complete"
     return {
         **row,
@@ -122,24 +128,22 @@ def _core_seconds(name: str, section: ExecutorSection, text: float, units: int, 
     return rate.driver + text / 1e6 * rate.per_mb + units * rate.per_unit + rate.phases * tasks * start
 
 
-def _memory(name: str, recipe: Recipe, size: Size) -> float:
-    """Bytes of the largest task. Matching holds the columns of a language, up to what its task may take."""
+def _memory(name: str, recipe: Recipe, size: Size, *, trains: bool = False) -> float:
+    """Bytes of the largest task; ``trains``: this process has trained before.
+
+    Matching holds the columns of a language, up to what its task may take.
+    """
     base = RATES[name].memory_mb * 1e6
     if name == "dedup":
         from pipelines.forecast_run import dedup_peak
 
         largest = max(size.by_language.values(), default=0.0)
         return dedup_peak(round(base), largest, recipe.executor.memory_mb * 10**6)
-    if name == "balance":
-        return base + BALANCE_MB_PER_LANGUAGE * 1e6 * len(size.by_language)
     if name == "tokenizer" and not recipe.tokenizer.model:
-        from lola_data.languages import LANGUAGES
-        from tokenizer.sample import quotas
-        from tokenizer.train import memory_estimate_mb
-
-        each = size.text / max(1.0, size.documents)
-        available = {lang: round(rows * each) for lang, rows in size.by_language.items() if lang in LANGUAGES}
-        return memory_estimate_mb(quotas(available, recipe.tokenizer.train_bytes, recipe.tokenizer.alpha)) * 2.0**20
+        return base + TOKENIZER_MEMORY * min(size.text, recipe.tokenizer.train_bytes)
+    if name == "balance" and trains:
+        # One process does both.
+        return max(base, _training_memory(recipe) + AFTER_TRAINING_MB * 1e6)
     return base
 
 
@@ -149,8 +153,8 @@ def _disk(name: str, recipe: Recipe, size: Size, tasks: int) -> float:
     if name == "tokenizer":
         return 0.0 if recipe.tokenizer.model else 30.0 * recipe.tokenizer.vocab_size
     if name == "balance":
-        return 400_000.0 + 3_000 * len(size.by_language)
-    records = BLOCK * (rate.unit_files * size.units + 3 * rate.phases * tasks)
+        return 150_000.0 + 5_000 * len(size.by_language)
+    records = BLOCK * (rate.unit_files * size.units + 4 * rate.phases * tasks)
     if name == "download":
         return size.files + records
     if name == "tokenize":
@@ -159,16 +163,18 @@ def _disk(name: str, recipe: Recipe, size: Size, tasks: int) -> float:
 
 
 def _bytes_per_token(recipe: Recipe) -> float:
-    """Of a vocabulary over many languages: measured at 2,560 and 32,000 pieces."""
-    return 3.0 + 0.4 * log(recipe.tokenizer.vocab_size / 2560)
+    few, more = BYTES_PER_TOKEN
+    return few + more * log(recipe.tokenizer.vocab_size / 2560)
 
 
-def _training_seconds(recipe: Recipe) -> float:
-    """Core-seconds on the cores of this recipe; a GPU is far faster."""
+def _training_seconds(recipe: Recipe, languages: int) -> float:
+    """Core-seconds on the cores of this recipe; a GPU is far faster. Text that is only scored takes a third."""
     from train.flops import flops_per_token
 
-    tokens = recipe.train.tokens
-    return flops_per_token(recipe.train.model, recipe.tokenizer.vocab_size) * tokens / TRAIN_FLOPS
+    train = recipe.train
+    steps = train.tokens // (train.batch_size * train.model.seq_len) + 1
+    scored = (1 + (steps // train.eval_every if train.eval_every else 0)) * train.eval_tokens * languages
+    return flops_per_token(train.model, recipe.tokenizer.vocab_size) * (train.tokens + scored / 3) / TRAIN_FLOPS
 
 
 def _parameters(recipe: Recipe) -> int:
@@ -188,8 +194,8 @@ def _training_memory(recipe: Recipe) -> float:
 
 
 def _checkpoint_bytes(recipe: Recipe) -> float:
-    """Weights and two moments in float32, in each checkpoint that is kept."""
-    return 12.0 * _parameters(recipe) * (recipe.train.keep_checkpoints + recipe.train.keep_best)
+    """Weights and two moments in float32, in each checkpoint that is kept; the best is mostly among the newest."""
+    return 12.0 * _parameters(recipe) * recipe.train.keep_checkpoints
 
 
 def render(plan: dict[str, Any]) -> str:

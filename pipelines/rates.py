@@ -39,29 +39,34 @@ class Rate:
 
 
 RATES = {
-    "download": Rate(0.01, 0.01, 0.5, driver=1.5, memory_mb=135, unit_files=2),
-    "identify": Rate(0.1, 0.02, 0.3, memory_mb=185, disk_share=0.33, unit_files=2, left_share=0.98),
-    "dedup": Rate(0.2, 0.02, 0.4, phases=3, memory_mb=180, disk_share=0.33, unit_files=4, left_share=0.95),
-    "sample": Rate(0.1, 0.02, 0.3, phases=3, memory_mb=160, disk_share=0.33, unit_files=4),
-    "tokenizer": Rate(0.3, memory_mb=300),
-    "tokenize": Rate(0.15, 0.01, 0.2, memory_mb=175, disk_share=0.9, unit_files=3),
-    "balance": Rate(0.1, 0.005, memory_mb=400),
+    "download": Rate(0.009, 0.004, 0.4, driver=1.3, memory_mb=150, unit_files=1.5),
+    "identify": Rate(0.028, 0.016, 0.35, memory_mb=200, disk_share=0.335, unit_files=2.5, left_share=0.98),
+    "dedup": Rate(0.068, 0.027, 0.28, phases=3, memory_mb=188, disk_share=0.335, unit_files=4.5, left_share=0.95),
+    "sample": Rate(0.025, 0.011, 0.14, phases=3, memory_mb=163, disk_share=0.32, unit_files=3.5),
+    "tokenizer": Rate(0.29, memory_mb=310),
+    "tokenize": Rate(0.03, 0.008, 0.15, memory_mb=185, unit_files=3),
+    "balance": Rate(0.01, 0.01, driver=1.6, memory_mb=550),
 }
 BLOCK = 4096
 """Bytes that a small file takes on a disk."""
 START_SECONDS = 4.0
 """Core-seconds of a Python that starts afresh and imports what a task needs, as jobs of Slurm and Ray do."""
-BALANCE_MB_PER_LANGUAGE = 1.4
-TRAIN_FLOPS = 1.1e10
+TOKENIZER_MEMORY = 10.0
+"""Bytes of memory for a byte of training text, in many languages together (:mod:`tokenizer.train` has single ones)."""
+BYTES_PER_TOKEN = (2.6, 0.4)
+"""With 2,560 pieces over many languages; and what each factor of e in their number adds."""
+TRAIN_FLOPS = 2.5e10
 """Floating-point operations per second of one core in training, measured with the demo's model."""
 TRAIN_MEMORY_MB = 650.0
 """Of a trainer without a model."""
+AFTER_TRAINING_MB = 75.0
+"""What the report adds to the memory of a process that has trained."""
 TEXT_PER_FILE_BYTE = 1.7
 """Bytes of text per byte of a published shard: CulturaX is 27 TB of text in 16 TB of Parquet."""
 TEXT_PER_DOCUMENT = 3_700
 """Mean bytes of a document of CulturaX."""
 
-PROBE_SECONDS = 0.05
+PROBE_SECONDS = 0.0077
 """Processor time of :func:`probe` on the machine that was measured."""
 
 

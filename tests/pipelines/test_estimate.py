@@ -102,9 +102,17 @@ def test_memory_of_matching_grows_with_the_largest_language_up_to_what_a_task_ma
     assert module._memory("identify", loaded, many) == module._memory("identify", loaded, few)
 
 
+def test_the_report_comes_after_the_training_in_one_process(source: Path) -> None:
+    rows = rows_of(estimate(recipe(source)))
+    assert rows["balance"]["peak_bytes"] > rows["train"]["peak_bytes"]
+    alone = rows_of(estimate(recipe(source), only=["balance"]))
+    slurm = rows_of(estimate(recipe(source, executor={"kind": "slurm"})))
+    assert alone["balance"]["peak_bytes"] == slurm["balance"]["peak_bytes"] < rows["balance"]["peak_bytes"]
+
+
 def test_token_files_take_two_or_four_bytes_a_token(source: Path) -> None:
     size = size_of_source(recipe(source), Layout("nowhere")).cut(1e6)
-    records = BLOCK * (module.RATES["tokenize"].unit_files * size.units + 3)
+    records = BLOCK * (module.RATES["tokenize"].unit_files * size.units + 4)
     narrow = recipe(source, tokenizer={"vocab_size": 1 << 16})
     wide = recipe(source, tokenizer={"vocab_size": (1 << 16) + 1})
     ratio = (module._disk("tokenize", wide, size, 1) - records) / (module._disk("tokenize", narrow, size, 1) - records)
@@ -113,11 +121,13 @@ def test_token_files_take_two_or_four_bytes_a_token(source: Path) -> None:
 
 def test_training_takes_the_arithmetic_of_its_tokens(source: Path) -> None:
     model = {"layers": 1, "d_model": 8, "heads": 1, "seq_len": 4, "moe_every": 0, "vocab_multiple": 1}
-    loaded = recipe(source, tokenizer={"vocab_size": 1000}, train={"model": model, "tokens": 10**6})
+    train = {"model": model, "tokens": 10**6, "batch_size": 1, "eval_tokens": 100_000, "eval_every": 100_000}
+    loaded = recipe(source, tokenizer={"vocab_size": 1000}, train=train)
     # 4 d^2 of attention, 8 d^2 of the feed-forward block, 1,000 d of the output; 12 d s for attention over the window.
     flops = 6 * (4 * 64 + 2 * 8 * 32 + 1000 * 8) + 12 * 8 * 4
+    # Two languages of 100,000 tokens are scored at steps 100,000 and 200,000, and at the end, at a third of the cost.
     work = rows_of(estimate(loaded))["train"]["core_seconds"]
-    assert work == pytest.approx(flops * 10**6 / rates.TRAIN_FLOPS, abs=0.01)
+    assert work == pytest.approx(flops * (10**6 + 3 * 200_000 / 3) / rates.TRAIN_FLOPS, abs=0.01)
     assert module._parameters(loaded) == 4 * 64 + 2 * 8 * 32 + 1000 * 8
 
 
