@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lola_data.errors import ShardError
-from lola_data.shards import BATCH_BYTES, foresee, open_parquet, refuse_doubled
+from lola_data.remote_parquet import foresee
+from lola_data.shards import BATCH_BYTES, open_parquet, refuse_doubled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

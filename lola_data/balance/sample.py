@@ -34,7 +34,8 @@ from lola_data.balance.rows import TEXTS, present_columns, read_group, text_size
 from lola_data.balance.sums import together
 from lola_data.balance.survey import WHOLE_GROUP, pages_of, reading, survey_shard, text_column
 from lola_data.balance.table import LEVELS
-from lola_data.shards import foresee, open_parquet
+from lola_data.remote_parquet import foresee
+from lola_data.shards import open_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -20,7 +20,8 @@ from lola_data.balance.labels import LabelSums
 from lola_data.balance.pages import find_pages
 from lola_data.balance.rows import LABELS, TEXTS, plain_column, present_columns, read_group
 from lola_data.balance.thrift import text_bytes_by_group
-from lola_data.shards import foresee, open_parquet
+from lola_data.remote_parquet import foresee
+from lola_data.shards import open_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
