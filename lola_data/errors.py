@@ -23,6 +23,10 @@ class ShardError(LolaError):
     """A shard that cannot be read or written: missing, truncated, foreign schema, invalid UTF-8, no space left."""
 
 
+class StoreError(ShardError):
+    """An object store that cannot be reached, or refuses: it tells nothing of the file that was asked for."""
+
+
 class StageError(LolaError):
     """A stage that cannot start or did not finish: missing input tree, changed recipe, failed shards."""
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from lola_data import credentials
-from lola_data.errors import ShardError
+from lola_data.errors import ShardError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,20 +46,20 @@ def told_of(place: str) -> Iterator[None]:
     """Tell in a line what goes wrong at ``place``: a store's library raises errors of its own, for want of keys even.
 
     Raises:
-        ShardError: in the place of such an error. FileNotFoundError and FileExistsError are passed on.
+        StoreError: in the place of such an error. FileNotFoundError and FileExistsError are passed on.
     """
     try:
         yield
     except (FileNotFoundError, FileExistsError, ShardError):
         raise
     except PermissionError as error:
-        raise ShardError(
+        raise StoreError(
             f"{place}: access refused ({sentence(error)}); check the credentials and what they allow"
         ) from error
     except Exception as error:
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _LIBRARIES:
             raise
-        raise ShardError(
+        raise StoreError(
             f"{place}: the store does not answer as it should ({type(error).__name__}: {sentence(error)}). Check the "
             f"address, the credentials and the network, and run the same command again: what is complete is kept"
         ) from error

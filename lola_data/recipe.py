@@ -177,6 +177,10 @@ def load_recipe(path: str | Path, *, overrides: list[str] | None = None) -> Reci
         RecipeError: unreadable, not YAML, unknown key, wrong type, impossible combination.
     """
     file = Path(path)
+    # A path makes one slash of two.
+    if (address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(path))) is not None:
+        place = credentials.redacted(f"{address[1]}://{address[2]}")
+        raise RecipeError(f"{place}: a recipe is read from a file of this machine; copy it here first")
     try:
         with file.open("rb") as handle:
             data = handle.read(_MOST_BYTES + 1)

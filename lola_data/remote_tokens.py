@@ -13,6 +13,7 @@ import numpy as np
 
 from lola_data import storage
 from lola_data.errors import ShardError
+from lola_data.remote_objects import open_object
 from lola_data.tokens import TokenShard, parse_index
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class RemoteTokenShard(TokenShard):
 
     def _ids(self, start: int, end: int) -> NDArray[np.integer]:
         size = self.dtype.itemsize
-        with storage.open_remote(f"{self.url}.bin", ahead=0, tail=0) as handle:
+        with open_object(f"{self.url}.bin", ahead=0, tail=0) as handle:
             handle.seek(start * size)
             return np.frombuffer(handle.read((end - start) * size), self.dtype.newbyteorder("<"))
 

@@ -16,6 +16,7 @@ from lola_data import storage
 from lola_data.errors import ShardError
 from lola_data.foreign_names import escaped, why_unsafe
 from lola_data.object_store import told_of, version_in
+from lola_data.remote_objects import filesystem_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ def objects_below(root: str, *, hidden: bool = False) -> dict[str, Listed]:
         ShardError: the store cannot be reached, or refuses; or a key of it cannot be a path below a folder, such as one
             with ``..`` in it.
     """
-    filesystem, base = storage.filesystem_of(root)
+    filesystem, base = filesystem_of(root)
     base = base.rstrip("/")
     found: dict[str, Any] = {}
     with suppress(FileNotFoundError), told_of(root):
@@ -108,7 +109,7 @@ def remove_tree(root: str) -> None:
                 f"the same command again"
             ) from error
         return
-    filesystem, base = storage.filesystem_of(root)
+    filesystem, base = filesystem_of(root)
     base = base.rstrip("/")
     if "/" not in base:
         raise ShardError(f"{root}: is a whole bucket, which is not deleted here; name a prefix in it")
@@ -139,7 +140,7 @@ def create_exclusive(path: str, content: bytes) -> bool:
         ShardError: the file cannot be written for another reason.
     """
     if storage.is_remote(path):
-        filesystem, base = storage.filesystem_of(path)
+        filesystem, base = filesystem_of(path)
         try:
             with told_of(path):
                 filesystem.pipe_file(base, content, mode="create")

@@ -2,8 +2,8 @@
 
 A local file is written under a temporary name, flushed to disk and renamed; an object store shows an object only once
 its upload is complete. A reader therefore never sees half a file, whenever the writer was killed. On a store nothing is
-ever renamed, and every question costs a request: see :mod:`lola_data.object_store` and, for whole trees,
-:mod:`lola_data.remote_trees`.
+ever renamed, and every question costs a request: see :mod:`lola_data.remote_objects`, :mod:`lola_data.object_store`
+and, for whole trees, :mod:`lola_data.remote_trees`.
 """
 
 # A run touches many small files, and a `Path` takes longer to make than most of what is done with it here.
@@ -19,9 +19,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from lola_data import credentials
 from lola_data.errors import ShardError
-from lola_data.object_store import BLOCK_BYTES, TAIL_BYTES, RemoteFile, Upload, sentence, told_of
+from lola_data.object_store import BLOCK_BYTES
+from lola_data.remote_objects import (
+    delete_object,
+    list_objects,
+    new_object,
+    object_exists,
+    object_size,
+    open_object,
+    read_object,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,41 +65,16 @@ def join(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
-def filesystem_of(path: str) -> tuple[Any, str]:
-    """The fsspec file system of a path or URL, and the path in it.
+def parent(path: str) -> str:
+    """The folder that a file or folder lies in, local or by URL; of a bucket the bucket itself.
 
-    What a store has is asked anew each time: other processes write there, and a listing that is kept would not tell.
-
-    Raises:
-        ShardError: the protocol is unknown, or the package for it is not installed; the message says which. Or the
-            address has credentials in it, which the message does not repeat.
+    >>> parent("s3://bucket/work/raw"), parent("s3://bucket"), parent("work/raw")
+    ('s3://bucket/work', 's3://bucket', 'work')
     """
-    from fsspec.core import url_to_fs
-
-    if credentials.in_address(path):
-        raise ShardError(
-            f"{credentials.redacted(path)}: has credentials in it, which records and logs would keep. Leave them out: "
-            f"they are found in the environment, a profile or the machine's role"
-        )
-    options = _OPTIONS.get(path.partition("://")[0], {}) if is_remote(path) else {}
-    try:
-        return url_to_fs(path, **options)
-    except ImportError as error:
-        extra = "`pip install 'lola-data[s3]'`" if path.startswith(("s3://", "s3a://")) else "pip"
-        raise ShardError(f"{path}: {sentence(error)}; it comes with {extra}") from error
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise ShardError(
-            f"{path}: {sentence(error)}; give a folder, or a URL such as s3://bucket/prefix, gs://, hf:// or https://"
-        ) from error
-
-
-_STORES: dict[str, Any] = {"use_listings_cache": False}
-_OPTIONS: dict[str, dict[str, Any]] = {
-    # With one transfer at a time a small object is read without its size being asked for first.
-    **{name: {**_STORES, "max_concurrency": 1} for name in ("s3", "s3a")},
-    **dict.fromkeys(("gs", "gcs", "abfs", "abfss", "az"), _STORES),
-}
-"""Options of fsspec's file systems, by protocol."""
+    if not is_remote(path):
+        return str(local_path(path).parent)
+    protocol, _, inside = path.rstrip("/").partition("://")
+    return f"{protocol}://{inside.rpartition('/')[0] or inside}"
 
 
 def list_files(root: str, suffix: str) -> list[tuple[str, int]]:
@@ -105,7 +88,7 @@ def list_files(root: str, suffix: str) -> list[tuple[str, int]]:
     """
     found: list[tuple[str, int]] = []
     if is_remote(root):
-        found = _listed(root)
+        found = list_objects(root)
     else:
         found = list(_walk(_local(root), suffix))
     return sorted(
@@ -113,22 +96,6 @@ def list_files(root: str, suffix: str) -> list[tuple[str, int]]:
         for path, size in found
         if path.endswith(suffix) and not any(part.startswith(".") for part in path.split("/"))
     )
-
-
-def _listed(root: str) -> list[tuple[str, int]]:
-    """All objects below a URL: one request for each thousand of them."""
-    filesystem, base = filesystem_of(root)
-    base = base.rstrip("/")
-    try:
-        with told_of(root):
-            found = filesystem.find(base, detail=True)
-    except FileNotFoundError:
-        return []
-    return [
-        (str(name)[len(base) + 1 :], int(info["size"]))
-        for name, info in found.items()
-        if str(name).startswith(f"{base}/")
-    ]
 
 
 def _walk(base: str, suffix: str) -> Iterator[tuple[str, int]]:
@@ -197,23 +164,12 @@ def shown(path: str | Path) -> str:
 
 def exists(path: str) -> bool:
     """Whether a file or folder is there."""
-    if is_remote(path):
-        filesystem, base = filesystem_of(path)
-        with told_of(path):
-            return bool(filesystem.exists(base))
-    return os.path.exists(_local(path))
+    return object_exists(path) if is_remote(path) else os.path.exists(_local(path))
 
 
 def size(path: str) -> int:
     """Bytes of a file. Raises FileNotFoundError."""
-    if is_remote(path):
-        filesystem, base = filesystem_of(path)
-        with told_of(path):
-            found = filesystem.info(base)
-        if found["type"] == "directory":
-            raise FileNotFoundError(path)
-        return int(found["size"])
-    return os.stat(_local(path)).st_size
+    return object_size(path) if is_remote(path) else os.stat(_local(path)).st_size
 
 
 def version_of(path: str) -> tuple[int, int, int]:
@@ -232,13 +188,11 @@ def is_filled(path: str) -> bool:
 
 def remove(path: str) -> None:
     """Delete a file, if it is there."""
+    if is_remote(path):
+        delete_object(path)
+        return
     with suppress(FileNotFoundError):
-        if is_remote(path):
-            filesystem, base = filesystem_of(path)
-            with told_of(path):
-                filesystem.rm_file(base)
-        else:
-            os.unlink(_local(path))
+        os.unlink(_local(path))
 
 
 @contextmanager
@@ -250,32 +204,11 @@ def open_input(path: str, *, ahead: int = BLOCK_BYTES) -> Iterator[IO[bytes]]:
         ahead: of a file on a store, bytes to read ahead of what is asked for; 0 where single places are read.
     """
     if is_remote(path):
-        with open_remote(path, ahead=ahead) as handle:
+        with open_object(path, ahead=ahead) as handle:
             yield cast("IO[bytes]", handle)
     else:
         with open(_local(path), "rb") as handle:
             yield handle
-
-
-@contextmanager
-def open_remote(path: str, *, ahead: int = BLOCK_BYTES, tail: int = TAIL_BYTES) -> Iterator[IO[bytes] | RemoteFile]:
-    """A file on a store, opened for reading in few large requests; see :class:`lola_data.object_store.RemoteFile`.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ShardError: the store cannot be reached, or refuses.
-    """
-    filesystem, base = filesystem_of(path)
-    with told_of(path):
-        handle = filesystem.open(base, "rb", cache_type="none")
-    size = getattr(handle, "size", None)
-    if not isinstance(size, int):
-        # A web server that tells no size can be read in one go only.
-        with handle:
-            yield handle
-        return
-    with RemoteFile(path, handle, size, ahead=ahead, tail=tail) as opened:
-        yield opened
 
 
 def read_bytes(path: str) -> bytes:
@@ -286,9 +219,7 @@ def read_bytes(path: str) -> bytes:
         ShardError: the store cannot be reached, or refuses.
     """
     if is_remote(path):
-        filesystem, base = filesystem_of(path)
-        with told_of(path):
-            return filesystem.cat_file(base)
+        return read_object(path)
     with open(_local(path), "rb") as handle:
         return handle.read()
 
@@ -304,13 +235,8 @@ def atomic_output(path: str, *, durable: bool = True) -> Iterator[IO[bytes]]:
         ShardError: the disk is full, the quota used up, or the folder cannot be written to. Nothing is left behind.
     """
     if is_remote(path):
-        upload = Upload(path, *filesystem_of(path))
-        try:
+        with new_object(path) as upload:
             yield cast("IO[bytes]", upload)
-            upload.finish()
-        except BaseException:
-            upload.abandon()
-            raise
         return
     target = _local(path)
     temporary: str | None = None

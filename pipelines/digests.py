@@ -1,6 +1,6 @@
 """Digests of files: the SHA-256 of one, git's name for its content, and what a ``checksum.sha256`` lists.
 
-In: local files, or the text of such a listing. Out: hexadecimal digests, and in words how a file differs from what its
+In: files, or the text of such a listing. Out: hexadecimal digests, and in words how a file differs from what its
 source says of it.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from lola_data import storage
 from lola_data.foreign_names import why_unsafe
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ _CHUNK_BYTES = 2**20
 _LISTED = re.compile(r"\\?([0-9A-Fa-f]{64}) [ *](.+)")
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def sha256_of(path: Path | str) -> str:
+    """SHA-256 of a file, local or at a URL, in hexadecimal."""
+    with storage.open_input(str(path)) as handle:
+        return hashlib.file_digest(cast("Any", handle), "sha256").hexdigest()
 
 
 def git_blob_id(path: Path) -> str:

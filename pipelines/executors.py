@@ -21,8 +21,8 @@ from datatrove.utils.stats import PipelineStats
 from multiprocess import forkserver, resource_tracker
 
 from lola_data import storage
+from lola_data.background import repeated
 from lola_data.errors import LolaError
-from pipelines.background import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,8 +179,14 @@ class LocalExecutor(LocalPipelineExecutor):
                     rank = waiting.pop(0)
                     child_end, driver_end = context.Pipe()
                     process = context.Process(target=_run_rank, args=(self, rank, child_end), name=f"rank-{rank}")
-                    process.start()
-                    child_end.close()
+                    try:
+                        process.start()
+                    except (EOFError, OSError):
+                        self.lost[rank] = _NOT_STARTED
+                        driver_end.close()
+                        continue
+                    finally:
+                        child_end.close()
                     running[process.sentinel] = (rank, process, driver_end)
                 for sentinel in wait(list(running), timeout=POLL_SECONDS):
                     rank, process, driver_end = running.pop(sentinel)
@@ -211,6 +217,12 @@ def _last_word(driver_end: Any) -> str | None:
     with suppress(EOFError, OSError):
         return driver_end.recv() if driver_end.poll() else None
     return None
+
+
+_NOT_STARTED = (
+    "could not be started, for the process that tasks are forked from was killed: the machine may be out of memory; "
+    "set fewer `executor.workers`"
+)
 
 
 def _ended(exitcode: int) -> str:

@@ -6,13 +6,15 @@ Every node needs lola-data installed, and sees the work folder under the same pa
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.utils.logging import logger
 
+from lola_data.background import repeated
 from lola_data.errors import StageError
-from pipelines.background import repeated
 from pipelines.executors import POLL_SECONDS
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from pipelines.phases import PhaseRunner
     from pipelines.stage import ShardStep
 
+CONNECT_SECONDS = 20.0
+"""A cluster that does not take a connection within this is out of reach."""
 _HEADROOM = 1.25
 """Memory that is reserved for a task over that which it is told to keep to: the interpreter and its libraries."""
 
@@ -59,6 +63,7 @@ def connect(executor: ExecutorSection) -> None:
     address = executor.address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
+            _knock(address)
             ray.init(address=address, **quiet)
         else:
             ray.init(num_cpus=executor.workers * executor.cpus_per_task, include_dashboard=False, **quiet)
@@ -68,6 +73,13 @@ def connect(executor: ExecutorSection) -> None:
             f"Ray at {address or 'this machine'}: {said}. Look whether the cluster is up (`ray status`) and "
             f"`executor.address` is right"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens there: Ray itself would try for minutes before it said so."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), CONNECT_SECONDS).close()
 
 
 def ray_runner(executor: ExecutorSection) -> PhaseRunner:

@@ -1,7 +1,7 @@
 """Raw shards that were damaged since they came, fetched again from where they came from.
 
 In: a tree that the stage ``download`` wrote, and its faults as :mod:`pipelines.verify` finds them. Out: the same files
-with the digests on record; what was damaged is set aside in the scratch folder.
+with the digests on record; what was damaged is set aside in the scratch folder, which is one of this machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lola_data.layout import Layout
 from lola_data.sections import DownloadSection
 from pipelines.download import STAGE, FetchStep, scratch_folder
 from pipelines.sources import RawShard
-from pipelines.verify import Fault, checked_manifest, expected_files, look_at
+from pipelines.verify import Fault, checked_manifest, expected_files, look_at, sizes_of
 
 FETCHED_AGAIN = frozenset({"missing", "size", "digest", "parquet", "rows"})
 """Kinds of faults that a sound copy mends. Text that is not UTF-8 was published so."""
@@ -38,12 +38,11 @@ def repair(root: str, faults: list[Fault]) -> tuple[list[str], list[Fault]]:
             f"{root}: it is not on record where these shards came from, so they cannot be fetched again; only what "
             f"`lola-data download` or `lola-data run` brought can be repaired"
         )
-    manifest = checked_manifest(storage.local_path(layout.manifest(STAGE)))
-    on_record = {str(one.path): one for one in expected_files(root)}
+    manifest = checked_manifest(layout.manifest(STAGE))
+    on_record = {one.path: one for one in expected_files(root)}
     step = _step_of(layout, manifest)
     works = _works(step, manifest)
-    tree = storage.local_path(layout.tree(STAGE))
-    by_path = {str(tree / work.path): work for work in works}
+    by_path = {_in_tree(layout, work.path): work for work in works}
     mended: list[str] = []
     left: list[Fault] = []
     for path in dict.fromkeys(fault.path for fault in faults):
@@ -53,22 +52,35 @@ def repair(root: str, faults: list[Fault]) -> tuple[list[str], list[Fault]]:
             left += own
             continue
         aside = scratch_folder(layout) / "damaged" / work.path
-        if Path(path).exists():
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            Path(path).replace(aside)
+        _set_aside(path, aside)
         try:
             step.process(work)
-            still = look_at(on_record[path])
+            still = look_at(on_record[path], sizes_of([on_record[path]]))
             if not still:
                 mended.append(path)
             left += [
                 replace(one, message=f"{one.message}, also after it was fetched again: {_RECORD}") for one in still
             ]
         except LolaError as error:
-            if aside.exists():
+            # What lies on a store was copied, and is replaced only by what is whole.
+            if aside.exists() and not storage.is_remote(path):
                 aside.replace(path)
             left.append(Fault(path, own[0].kind, f"{own[0].message}; not repaired: {error}"))
     return mended, left
+
+
+def _in_tree(layout: Layout, path: str) -> str:
+    tree = layout.tree(STAGE)
+    return storage.join(tree, path) if storage.is_remote(tree) else str(storage.local_path(tree) / path)
+
+
+def _set_aside(path: str, aside: Path) -> None:
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    if not storage.is_remote(path):
+        if Path(path).exists():
+            Path(path).replace(aside)
+    elif storage.exists(path):
+        storage.copy(path, str(aside))
 
 
 def _step_of(layout: Layout, manifest: dict[str, Any]) -> FetchStep:

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
+from lola_data.background import repeated
 from lola_data.errors import LolaError, RecipeError, StageError
-from pipelines.background import repeated
 from pipelines.corpus import build_stage
 from pipelines.executors import run_phase
 from pipelines.phases import check_phase, label_of, plan_phase, works_of
@@ -241,7 +241,13 @@ class _Follower(_Machine):
         say(f"tasks {self.ranks.start} to {self.ranks.stop - 1}: waiting for the machine that has task 0")
         with self.alive(str(self.ranks.start)):
             while True:
-                told = watch.look()
+                try:
+                    told = watch.look()
+                except StageError:
+                    if self._was_finished():
+                        say("the leading machine had finished before this one came: nothing is left to do")
+                        return
+                    raise
                 if told is not None:
                     self._check(told)
                     if "ended" in told:
@@ -256,6 +262,12 @@ class _Follower(_Machine):
                         self.own(step)
                         done = at
                 time.sleep(BEAT_SECONDS / 4)
+
+    def _was_finished(self) -> bool:
+        """Whether the last that was heard of the leading machine is that the same run is at its end."""
+        path = self.path("leader")
+        told: dict[str, Any] = storage.read_json(path) if storage.is_filled(path) else {}
+        return told.get("ended") == "" and all(told[key] == self.told[key] for key in ("tasks", "recipe"))
 
     def _check(self, told: dict[str, Any]) -> None:
         for key, what in (("tasks", "--tasks"), ("recipe", "the recipe (or --set)")):

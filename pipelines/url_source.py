@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 from lola_data import storage
 from lola_data.errors import LolaError, ShardError, StageError
 from lola_data.foreign_names import escaped
+from lola_data.remote_objects import filesystem_of
 from pipelines.digests import LISTING, listed_digests
 from pipelines.shard_pattern import PARQUET, ShardPattern
 from pipelines.sources import (
@@ -88,7 +89,7 @@ class UrlSource(RemoteSource):
             except FileNotFoundError:
                 continue
             files.append(_Listed(path, 0, None))
-            filesystem, base = storage.filesystem_of(self._prefix)
+            filesystem, base = filesystem_of(self._prefix)
             for name in sorted(names):
                 path = f"{folder}/{name}".lstrip("/")
                 files.append(_listed(path, filesystem.info(f"{base.rstrip('/')}/{quote(path)}")))
@@ -130,7 +131,7 @@ class UrlSource(RemoteSource):
 
     def open(self, shard: RawShard) -> IO[bytes]:
         """The file through fsspec."""
-        filesystem, base = storage.filesystem_of(self.locate(shard))
+        filesystem, base = filesystem_of(self.locate(shard))
         return filesystem.open(base, "rb")
 
     def _complete(self, shard: RawShard, partial: Path) -> None:
@@ -181,7 +182,7 @@ class UrlSource(RemoteSource):
 @contextmanager
 def _opened_at(place: str, have: int) -> Iterator[tuple[IO[bytes], int]]:
     """A file below a prefix, opened at byte ``have``, or at 0 where it cannot be begun anywhere else."""
-    filesystem, base = storage.filesystem_of(place)
+    filesystem, base = filesystem_of(place)
     with filesystem.open(base, "rb", block_size=BLOCK_BYTES) as handle:
         begin = have
         if have:
@@ -213,7 +214,7 @@ def _is_web(prefix: str) -> bool:
 
 
 def _list_prefix(prefix: str) -> list[_Listed]:
-    filesystem, base = storage.filesystem_of(prefix)
+    filesystem, base = filesystem_of(prefix)
     base = str(base).rstrip("/")
     try:
         found = _pages(filesystem, f"{base}/") if _is_web(prefix) else filesystem.find(base, detail=True)

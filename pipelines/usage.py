@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.errors import LolaError
@@ -80,9 +80,7 @@ def leave_usage(layout: Layout, stage: str, phase: str, rank: int, began: float,
 
 def usage_of(layout: Layout, stage: str) -> Usage:
     """The sum over all tasks of all phases, of all runs since the stage was begun."""
-    root = layout.logs(stage)
-    files = [path for path, _ in storage.list_files(root, ".json") if f"/{FOLDER}/" in f"/{path}"]
-    found = [storage.read_json(storage.join(root, path)) for path in files]
+    found = _records(layout, stage)
     return Usage(
         round(sum(one["core_seconds"] for one in found), 2), max((one["peak_bytes"] for one in found), default=0)
     )
@@ -90,7 +88,12 @@ def usage_of(layout: Layout, stage: str) -> Usage:
 
 def began(layout: Layout, stage: str, since: float) -> float | None:
     """When the first task of a stage began that began after ``since`` (seconds since 1970); None: none did."""
-    root = layout.logs(stage)
-    files = [path for path, _ in storage.list_files(root, ".json") if f"/{FOLDER}/" in f"/{path}"]
-    times = [storage.read_json(storage.join(root, path)).get("began", 0.0) for path in files]
+    times = [one.get("began", 0.0) for one in _records(layout, stage)]
     return min((one for one in times if one >= since), default=None)
+
+
+def _records(layout: Layout, stage: str) -> list[dict[str, Any]]:
+    root = layout.logs(stage)
+    # A loss of power may leave the name of a file without its content.
+    files = [path for path, size in storage.list_files(root, ".json") if size and f"/{FOLDER}/" in f"/{path}"]
+    return [storage.read_json(storage.join(root, path)) for path in files]

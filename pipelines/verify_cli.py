@@ -22,13 +22,15 @@ def verify(folder: str, mend: bool, quick: bool, workers: int, as_json: bool) ->
     """Check a tree of shards or a whole work folder: digests, footers, schema, row counts, UTF-8.
 
     DIR is what `lola-data download --dest` filled, a work folder, one tree of it, or any folder of <lang>/*.parquet
-    with or without checksum.sha256 files. Nothing is changed without --repair. Exit code 1: something is wrong.
+    with or without checksum.sha256 files; or the address of such a place on an object store. Nothing is changed without
+    --repair. Exit code 1: something is wrong.
 
     \b
     Examples:
       lola-data verify shards
       lola-data verify shards --repair
       lola-data verify work/mine --json | jq .faults
+      lola-data verify s3://bucket/corpus --workers 8
     """
     from lola_data.terminal import bytes_bar
     from pipelines.verify import verify as look

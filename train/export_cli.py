@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
               help="Of all weights; bfloat16 rounds the router's too.")  # fmt: skip
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 @loading_options
 @click.option("--json", "as_json", is_flag=True, help="Print step, files and bytes as JSON.")
 def export(
-    run: Path, out: Path, dtype: Any, force: bool, step: Step, tokenizer: Path | None, device: str, as_json: bool
+    run: str, out: Path, dtype: Any, force: bool, step: Step, tokenizer: Path | None, device: str, as_json: bool
 ) -> None:
     """Write the weights of a checkpoint of RUN to the folder OUT, for other programs.
 
     OUT gets model.safetensors (in several files beyond 5 GB), config.json, generation_config.json, tokenizer.model and
-    a README.md that says how the model is computed. Names of tensors are those of LOLA's class for transformers.
+    a README.md that says how the model is computed. Names of tensors are those of LOLA's class for transformers. RUN
+    may lie on an object store, OUT is a folder here.
 
     \b
     Example:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lola_data.errors import RecipeError
+from lola_data.storage import exists, is_remote, join, parent
 from train.threads import let_threads_sleep
 
 if TYPE_CHECKING:
@@ -67,23 +69,28 @@ precision_option = click.option(
 """For the commands that compute with a run."""
 
 
-def load(run: Path, tokenizer: Path | None, step: Step, device: str, precision: Any = "fp32") -> LoadedRun:
-    """The run, as :func:`loading_options` and :data:`precision_option` name it.
+def load(run: str, tokenizer: Path | None, step: Step, device: str, precision: Any = "fp32") -> LoadedRun:
+    """The run at a path or URL, as :func:`loading_options` and :data:`precision_option` name it.
 
     Raises:
         RecipeError: CUDA is asked for where there is none.
-        TrainingError: as :func:`train.generate.load_run`.
+        TrainingError: as :func:`train.generate.load_run` and :func:`train.stored_run.run_here`.
     """
     let_threads_sleep()
     import torch
 
+    from lola_data.terminal import bytes_bar
     from train.generate import load_run
+    from train.stored_run import run_here
 
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
         raise RecipeError("--device cuda: no CUDA device here; leave the option out")
     kind = "cuda" if there and device != "cpu" else "cpu"
-    return load_run(run, tokenizer=tokenizer, step=step, device=kind, precision=precision)
+    with ExitStack() as stack:
+        bar = stack.enter_context(bytes_bar("fetching")) if is_remote(run) else None
+        folder = stack.enter_context(run_here(run, step, progress=bar))
+        return load_run(folder, tokenizer=tokenizer, step=step, device=kind, precision=precision)
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class Prompt:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.option("--prompt", "given", multiple=True, metavar="TEXT",
               help="Text to continue; may be given many times. Without any a new document is begun.")  # fmt: skip
 @click.option("--prompts", "file", metavar="FILE",
@@ -105,7 +112,7 @@ class Prompt:
               help="Begin with the first tokens of a held-out document of each of these.")  # fmt: skip
 @click.option("--lang-tokens", type=click.IntRange(min=1), default=16, show_default=True,
               help="So many tokens of it.")  # fmt: skip
-@click.option("--tree", type=click.Path(path_type=Path),
+@click.option("--tree", metavar="PATH",
               help="Token tree with the held-out documents  [default: that of RUN's work folder].")  # fmt: skip
 @click.option("--num", type=click.IntRange(min=1), default=1, show_default=True, help="Texts for each prompt.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Most tokens made.")
@@ -122,11 +129,11 @@ class Prompt:
 @precision_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text.")
 def generate(
-    run: Path, given: tuple[str, ...], file: str | None, languages: tuple[str, ...], lang_tokens: int,
-    tree: Path | None, num: int, max_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int,
+    run: str, given: tuple[str, ...], file: str | None, languages: tuple[str, ...], lang_tokens: int,
+    tree: str | None, num: int, max_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int,
     batch_size: int, step: Step, tokenizer: Path | None, device: str, precision: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Continue texts with a checkpoint of RUN.
+    """Continue texts with a checkpoint of RUN, a folder or an address on an object store.
 
     A text ends at the model's end of document, or after --max-tokens. Prompts of several lengths run in one batch; each
     text draws from a generator of its own, keyed by the seed, the number of its prompt and its own.
@@ -136,6 +143,7 @@ def generate(
       lola-data generate runs/first --prompt "Alle Menschen sind" --seed 3
       lola-data generate runs/first --prompts questions.txt --top-p 0.9 --num 4 --json
       lola-data generate work/demo/runs/moe --lang yo,de --num 2
+      lola-data generate s3://bucket/corpus/runs/moe --prompt "Alle Menschen sind"
     """
     if languages and (given or file):
         raise RecipeError(
@@ -219,14 +227,14 @@ def _field(line: str, file: str, number: int) -> str:
 
 
 def _of_languages(
-    run: Path, loaded: LoadedRun, languages: Sequence[str], tree: Path | None, num: int, tokens: int, seed: int
+    run: str, loaded: LoadedRun, languages: Sequence[str], tree: str | None, num: int, tokens: int, seed: int
 ) -> list[Prompt]:
     from train.prefixes import held_out_prefixes
 
     if tree is None:
         # As `lola-data run` lays it out: WORK/runs/moe beside WORK/tokens.
-        tree = run.resolve().parent.parent / "tokens"
-        if not (tree / "manifest.json").is_file():
+        tree = join(parent(parent(run if is_remote(run) else str(Path(run).resolve()))), "tokens")
+        if not exists(join(tree, "manifest.json")):
             raise RecipeError(f"--lang {languages[0]}: {run} has no token tree beside it; name it with --tree")
     return [
         Prompt(prefix.ids, prefix.text, {"lang": lang, "document": prefix.document})

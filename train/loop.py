@@ -119,7 +119,8 @@ def train(
         tree = open_token_tree(tokens_dir, verify, vocab_size=config.vocab_size, eod_id=config.eod_id, cache=cache)
         copy = RemoteRun(str(run_dir), cache_folder(config), ranks) if is_remote(str(run_dir)) else None
         place = Path(run_dir) if copy is None else copy.folder
-        with sole_writer(place) if ranks.is_first else nullcontext():
+        held = sole_writer(place) if copy is None else copy.held()
+        with held if ranks.is_first else nullcontext():
             if copy is not None and ranks.is_first:
                 copy.fetch()
             ranks.wait()

@@ -13,7 +13,9 @@ import numpy as np
 
 from lola_data.errors import RecipeError, TrainingError
 from lola_data.plain_settings import nearest
+from lola_data.storage import is_remote
 from train.permutation import Permutation, key_of
+from train.stored_run import default_cache
 from train.token_tree import open_token_tree
 
 if TYPE_CHECKING:
@@ -39,11 +41,11 @@ class Prefix:
     text: str
 
 
-def held_out_prefixes(tree: Path, run: LoadedRun, lang: str, *, num: int, tokens: int, seed: int) -> list[Prefix]:
+def held_out_prefixes(tree: str | Path, run: LoadedRun, lang: str, *, num: int, tokens: int, seed: int) -> list[Prefix]:
     """Beginnings of ``num`` held-out documents of a language, drawn without one coming twice before all have come.
 
     Args:
-        tree: the token tree.
+        tree: the token tree, a folder or a URL.
         run: its tokenizer must be the tree's.
         lang: name of the language in the tree.
         num: beginnings wanted; fewer of them are the first of more.
@@ -54,7 +56,7 @@ def held_out_prefixes(tree: Path, run: LoadedRun, lang: str, *, num: int, tokens
         TrainingError: no token tree there, or one made with another tokenizer.
         RecipeError: the tree holds no held-out document of ``lang``.
     """
-    opened = open_token_tree(tree, "size")
+    opened = open_token_tree(tree, "size", cache=default_cache() if is_remote(str(tree)) else None)
     eod = run.model.eod_id
     if (opened.tokenizer.vocab_size, opened.tokenizer.eod_id) != (run.model.vocab_size, eod) or (
         run.tokenizer_sha256 and opened.tokenizer.sha256 != run.tokenizer_sha256

@@ -8,7 +8,6 @@ import json
 import math
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,7 @@ from train.generate_cli import load, loading_options, precision_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from train.generate import Step
     from train.score import Score
@@ -25,7 +25,7 @@ _COLUMNS: tuple[str, ...] = ("lang", "documents", "tokens", "bytes", "loss", "pe
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--lang", "languages", metavar="A,B,...", multiple=True, help="Only these languages  [default: all].")
 @click.option("--split", metavar="NAME", help="Of a token tree  [default: valid, if it has one].")
@@ -39,11 +39,13 @@ _COLUMNS: tuple[str, ...] = ("lang", "documents", "tokens", "bytes", "loss", "pe
 @click.option("--csv", "csv_path", type=click.Path(dir_okay=False), metavar="FILE", help="Write the table as CSV too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def evaluate(
-    run: Path, paths: tuple[str, ...], languages: tuple[str, ...], split: str | None, max_tokens: int | None,
+    run: str, paths: tuple[str, ...], languages: tuple[str, ...], split: str | None, max_tokens: int | None,
     documents: int | None, per_line: bool, batch_size: int, step: Step, tokenizer: Path | None, device: str,
     precision: str, csv_path: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Perplexity and bits per byte of a checkpoint of RUN, per language, on any text or tokens.
+
+    RUN is a folder or an address on an object store, and so is PATH but for text files.
 
     PATH is a tree of <language>/*.parquet with a column `text`, one .parquet file, a file of JSON objects with `text`
     (and `lang`, if there are several languages), a .txt file (its name is the language), a token tree or token shard.
@@ -61,6 +63,7 @@ def evaluate(
       lola-data evaluate runs/first work/demo/tokens
       lola-data evaluate runs/first flores/*.txt --per-line --csv flores.csv
       lola-data evaluate runs/first work/demo/sampled --lang de,yo --documents 100 --step best
+      lola-data evaluate s3://bucket/corpus/runs/moe s3://bucket/corpus/tokens
     """
     loaded = load(run, tokenizer, step, device, precision)
     from train.score import mean_score, score_documents
@@ -84,7 +87,7 @@ def evaluate(
         write_csv(csv_path, rows)
     if as_json:
         record = {
-            "run": str(run), "step": loaded.step, "paths": list(paths),
+            "run": run, "step": loaded.step, "paths": list(paths),
             "languages": {row["lang"]: {key: row[key] for key in _COLUMNS[1:]} for row in rows},
             "mean": mean,
             "skipped": {lang: {"invalid": s.invalid, "empty": s.empty} for lang, s in sorted(source.skipped.items())},

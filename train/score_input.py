@@ -7,15 +7,17 @@ encoded as :mod:`lola_data.tokens` shards are, so that the same documents give t
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lola_data import storage
 from lola_data.errors import RecipeError, ShardError, TrainingError
-from lola_data.tokens import TokenShard
+from lola_data.object_store import BLOCK_BYTES
+from lola_data.remote_tokens import RemoteTokenShard, open_token_shard
 from train.score import Document
 from train.text import encode, token_bytes
 from train.token_tree import check_ids
@@ -23,7 +25,10 @@ from train.token_tree import check_ids
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from lola_data.balance.trees import Shard
+    from lola_data.tokens import TokenShard
     from train.generate import LoadedRun
 
 _JSON = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2")
@@ -85,9 +90,9 @@ class ScoreInput:
         self._seen.clear()
         for path in self.paths:
             if path.endswith(".txt"):
-                yield from self._encoded(self._text_file(Path(path)))
+                yield from self._encoded(self._text_file(path))
             elif path.endswith(_JSON):
-                yield from self._encoded(self._json_file(Path(path)), one_language=False)
+                yield from self._encoded(self._json_file(path), one_language=False)
             else:
                 yield from self._tree(path)
         for lang in self.languages:
@@ -134,17 +139,20 @@ class ScoreInput:
         taken[0] += tokens
         taken[1] += documents
 
-    def _text_file(self, path: Path) -> Iterator[tuple[str, bytes]]:
+    def _text_file(self, path: str) -> Iterator[tuple[str, bytes]]:
         data = _read(path)
-        lang = path.stem
+        lang = path.rpartition("/")[2].removesuffix(".txt")
         for part in data.removesuffix(b"\n").split(b"\n") if self.per_line else [data]:
             yield lang, part.removesuffix(b"\r") if self.per_line else part
 
-    def _json_file(self, path: Path) -> Iterator[tuple[str, bytes]]:
+    def _json_file(self, given: str) -> Iterator[tuple[str, bytes]]:
         import pyarrow as pa
 
         from lola_data.json_lines import read_json_lines
 
+        if storage.is_remote(given):
+            raise ShardError(f"{given}: JSON lines are read from this machine only; copy the file here")
+        path = Path(given)
         if not path.is_file():
             raise ShardError(f"{path}: no such file")
         stem = path.name.partition(".json")[0].partition(".ndjson")[0]
@@ -164,7 +172,7 @@ class ScoreInput:
         (tree,) = trees
         shards = sorted(tree.shards, key=lambda shard: shard.path)
         if tree.kind == "tokens":
-            self._check_tokenizer(Path(path))
+            self._check_tokenizer(path)
             splits = {shard.split for shard in shards}
             split = self.split or ("valid" if "valid" in splits else None)
             if self.split and self.split not in splits:
@@ -177,15 +185,15 @@ class ScoreInput:
                 if self._wanted(shard.lang) and min(self._left(shard.lang)) > 0:
                     yield from self._encoded(_parquet_texts(shard))
 
-    def _check_tokenizer(self, path: Path) -> None:
+    def _check_tokenizer(self, path: str) -> None:
         """Compare the tokenizer of a token tree, if its manifest is there, with that of the run."""
-        folders = [path, path.parent, path.parent.parent]
-        source = next((folder / "manifest.json" for folder in folders if (folder / "manifest.json").is_file()), None)
-        try:
-            facts: Any = json.loads(source.read_text("utf-8")).get("tokenizer", {}) if source else {}
+        above = storage.parent(path)
+        places = [storage.join(folder, "manifest.json") for folder in (path, above, storage.parent(above))]
+        source = next((place for place in places if storage.exists(place)), None)
+        vocab_size = digest = None
+        with suppress(OSError, ShardError, AttributeError):
+            facts: Any = storage.read_json(source).get("tokenizer", {}) if source else {}
             vocab_size, digest = facts.get("vocab_size"), facts.get("sha256")
-        except (OSError, ValueError, AttributeError):
-            return
         size, known = self.run.model.vocab_size, self.run.tokenizer_sha256
         if vocab_size not in (None, size):
             raise TrainingError(
@@ -195,13 +203,13 @@ class ScoreInput:
             raise TrainingError(f"{source}: tokens of another tokenizer than that of the run; score the text instead")
 
     def _tokens(self, shard: Shard) -> Iterator[Document]:
-        opened = TokenShard(shard.path.removesuffix(".idx").removesuffix(".bin"))
+        opened = open_token_shard(shard.path.removesuffix(".idx").removesuffix(".bin"))
         left, documents = self._left(shard.lang)
         documents = min(documents, opened.num_documents)
         ends = np.cumsum(opened.lengths, dtype=np.int64)
         tokens = min(left, int(ends[documents - 1])) if documents > 0 else 0
-        for first in range(0, tokens, _TOKENS_AT_A_TIME):
-            ids = np.asarray(opened.tokens[first : min(first + _TOKENS_AT_A_TIME, tokens)], np.int64)
+        first = 0
+        for ids in _stretches(opened, tokens):
             check_ids(ids, self.run.model.vocab_size, f"{opened.prefix}.bin")
             if ids.size and ids.min() < 0:
                 raise TrainingError(f"{opened.prefix}.bin: token id {ids.min()} is negative; write the tokens again")
@@ -211,11 +219,25 @@ class ScoreInput:
             )
             self._take(shard.lang, ids.size, begun)
             yield Document(shard.lang, ids, int(self._bytes[ids].sum()), begun)
+            first += ids.size
 
 
-def _read(path: Path) -> bytes:
+def _stretches(shard: TokenShard, tokens: int) -> Iterator[NDArray[np.int64]]:
+    """The first so many tokens of a shard, a piece after the other."""
+    counts = [min(_TOKENS_AT_A_TIME, tokens - first) for first in range(0, tokens, _TOKENS_AT_A_TIME)]
+    if not isinstance(shard, RemoteTokenShard):
+        for number, count in enumerate(counts):
+            yield np.asarray(shard.tokens[number * _TOKENS_AT_A_TIME :][:count], np.int64)
+        return
+    size = shard.dtype.itemsize
+    with storage.open_input(f"{shard.url}.bin", ahead=min(BLOCK_BYTES, tokens * size)) as handle:
+        for count in counts:
+            yield np.frombuffer(handle.read(count * size), shard.dtype.newbyteorder("<")).astype(np.int64)
+
+
+def _read(path: str) -> bytes:
     try:
-        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return storage.read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise ShardError(f"{path}: {error.strerror or error}; name a text file") from error
 

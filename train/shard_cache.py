@@ -26,6 +26,7 @@ import numpy as np
 from lola_data import storage
 from lola_data.errors import ShardError, TrainingError
 from lola_data.object_store import RemoteFile
+from lola_data.remote_objects import open_object
 from lola_data.remote_tokens import RemoteTokenShard
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _left_behind(part: Path) -> bool:
 
 def _read(url: str, listed: Listed, start: int, size: int) -> bytes:
     try:
-        with storage.open_remote(url, ahead=0, tail=0) as handle:
+        with open_object(url, ahead=0, tail=0) as handle:
             if isinstance(handle, RemoteFile) and (handle.size, handle.version or listed.version) != (
                 listed.size,
                 listed.version,

@@ -8,6 +8,7 @@ tree beside the token tree; where one of them is not there, the answer says so.
 from __future__ import annotations
 
 import json
+import posixpath
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from lola_data.remote_tokens import RemoteTokenShard
 from lola_data.train_config import TrainConfig
 from train.data import Loader
 from train.shard_cache import ShardCache, cache_folder
+from train.stored_run import run_here
 from train.token_tree import TokenTree, open_token_tree, training_weights
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def trace_batch(
     """The documents of the batch of a step of a run, whether that step has been done yet or not.
 
     Args:
-        run_dir: directory with ``config.json``.
+        run_dir: directory with ``config.json``, or its URL.
         step: from 1 on.
         sample: only this sample of the batch, from 0.
         tokens_dir: the token tree. None: the one that ``config.json`` names, else ``tokens`` in the folder above that
@@ -92,8 +94,8 @@ def trace_batch(
         RecipeError: a step or sample that the run does not have, or no token tree where one is looked for.
         TrainingError: no run there, shards that are missing, or those of another run.
     """
-    run_dir = Path(run_dir)
-    record = _read_run(run_dir)
+    with run_here(run_dir) as here:
+        record, trained_on = _read_run(here), _newest_shards(here)
     config = TrainConfig.from_dict(record["config"])
     if not 1 <= step <= config.steps:
         raise RecipeError(f"--step {step}: the run has the steps 1 to {config.steps:,}, as numbered in metrics.jsonl")
@@ -101,7 +103,7 @@ def trace_batch(
         raise RecipeError(f"--sample {sample}: a batch of the run has the samples 0 to {config.batch_size - 1:,}")
     root = _tree_of(run_dir, record, tokens_dir)
     tree = _open(root, record, config)
-    _check_tree(run_dir, root, record, tree)
+    _check_tree(run_dir, root, record, trained_on, tree)
     loader = Loader(
         tree.train, training_weights(config, tree), seq_len=config.model.seq_len, batch_size=config.batch_size,
         seed=config.seed, max_epochs=getattr(config, "max_epochs", None) or None,
@@ -253,15 +255,22 @@ def _read_run(run_dir: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: not the settings of a run ({error!r})") from error
 
 
-def _tree_of(run_dir: Path, record: dict[str, Any], given: str | Path | None) -> str | Path:
+def _tree_of(run_dir: str | Path, record: dict[str, Any], given: str | Path | None) -> str | Path:
     if given is not None:
         return str(given) if storage.is_remote(str(given)) else Path(given)
-    if record["tokens"] and storage.is_remote(str(record["tokens"])):
-        return str(record["tokens"])
-    looked = [run_dir / str(record["tokens"])] if record["tokens"] else []
-    looked.append(run_dir.resolve().parent.parent / "tokens")
+    told = str(record["tokens"] or "")
+    if storage.is_remote(told):
+        return told
+    run = str(run_dir).rstrip("/")
+    if storage.is_remote(run):
+        protocol, _, inside = run.partition("://")
+        looked = [f"{protocol}://{posixpath.normpath(f'{inside}/{told}')}"] if told else []
+        looked.append(storage.join(storage.parent(storage.parent(run)), "tokens"))
+    else:
+        looked = [Path(run, told)] if told else []
+        looked.append(Path(run).resolve().parent.parent / "tokens")
     for path in looked:
-        if path.is_dir():
+        if path.is_dir() if isinstance(path, Path) else storage.exists(path):
             return path
     places = " or ".join(str(path) for path in looked)
     raise RecipeError(f"{run_dir}: its token tree is not at {places}; name it with --tokens")
@@ -276,14 +285,15 @@ def _open(root: str | Path, record: dict[str, Any], config: TrainConfig) -> Toke
     return open_token_tree(root, "size", vocab_size=told[0], eod_id=told[1])
 
 
-def _check_tree(run_dir: Path, root: str | Path, record: dict[str, Any], tree: TokenTree) -> None:
+def _check_tree(
+    run_dir: str | Path, root: str | Path, record: dict[str, Any], shards: dict[str, str], tree: TokenTree
+) -> None:
     """Refuse a tree that the run was not trained on, by the tokenizer and the digests that its checkpoints keep."""
     tokenizer = tree.tokenizer
     pairs: list[tuple[str, Any, Any]] = [
         (f"tokenizer {name}", record["tokenizer"].get(name), getattr(tokenizer, name))
         for name in ("vocab_size", "eod_id", "sha256")
     ]
-    shards = _newest_shards(run_dir)
     if shards:
         pairs += [
             (name, shards.get(name), tree.digests.get(name)) for name in sorted(shards.keys() | tree.digests.keys())

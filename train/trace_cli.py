@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.option(
     "--step", type=int, required=True, help="Number of the step as in metrics.jsonl: 1 is the first optimiser step."
 )
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     help="Token tree of the run  [default: as config.json says, else RUN/../../tokens].",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def trace(run: Path, step: int, sample: int | None, tokens_dir: str | None, as_json: bool) -> None:
-    """Name the documents that a batch of the training run RUN is made of.
+def trace(run: str, step: int, sample: int | None, tokens_dir: str | None, as_json: bool) -> None:
+    """Name the documents that a batch of the training run RUN is made of; RUN may lie on an object store.
 
     One line for each document of each sample: the sample, its language, the pass over the language (from 0), which of
     the document's tokens are in the sample (first - one behind the last, from 0) and how many it has, the token shard
@@ -55,9 +54,9 @@ def trace(run: Path, step: int, sample: int | None, tokens_dir: str | None, as_j
         click.echo(f"lola-data: note: {notice}", err=True)
 
 
-def _plain(run: Path, found: TracedBatch) -> dict[str, object]:
+def _plain(run: str, found: TracedBatch) -> dict[str, object]:
     return {
-        "run": str(run),
+        "run": run,
         "step": found.step,
         "steps": found.steps,
         "tokens": str(found.tokens),

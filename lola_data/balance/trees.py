@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fsspec.implementations.local import LocalFileSystem
 
 from lola_data.errors import RecipeError, ShardError
-from lola_data.storage import filesystem_of
+from lola_data.remote_objects import filesystem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

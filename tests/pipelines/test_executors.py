@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import multiprocess.context
 from datatrove.utils.logging import logger
 
+from pipelines import executors
 from pipelines.executors import _TaskLog
 
 if TYPE_CHECKING:
@@ -49,6 +51,20 @@ def test_ctrl_c_reaches_the_driver_alone(tmp_path: Path) -> None:
     program.write_text(INTERRUPTED)
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120, check=False)
     assert (done.stdout, done.stderr) == ("7\nthe driver hears it\n", "")
+
+
+def test_tasks_that_cannot_be_started_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """click would take the error for Ctrl-C."""
+
+    def server_is_gone(process: object) -> None:
+        raise EOFError
+
+    step: Any = object()
+    monkeypatch.setattr(executors, "_start_fork_server", lambda: None)
+    monkeypatch.setattr(multiprocess.context.ForkServerProcess, "start", server_is_gone)
+    told = executors.run_phase(step, tasks=2, workers=2, logging_dir=str(tmp_path))
+    assert told == dict.fromkeys(range(2), executors._NOT_STARTED)
+    assert "could not be started" in told[0]
 
 
 def test_log_lines_go_to_the_file_of_their_phase_and_nowhere_else(

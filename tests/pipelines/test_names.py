@@ -14,8 +14,8 @@ import pytest
 
 from lola_data.errors import LolaError, ShardError, StageError
 from lola_data.foreign_names import escaped, why_unsafe
+from lola_data.remote_objects import filesystem_of
 from lola_data.remote_trees import objects_below
-from lola_data.storage import filesystem_of
 from pipelines import hub_errors
 from pipelines.digests import listed_digests
 from pipelines.sources import RawShard

@@ -88,6 +88,17 @@ def test_who_waits_for_a_machine_that_is_gone_says_so(tmp_path: Path, monkeypatc
     assert "no machine has come" in leader["ended"]
 
 
+def test_who_comes_when_the_leader_has_finished_has_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched(monkeypatch)
+    machine(tmp_path, range(4)).run(["download"])
+    machine(tmp_path, range(1, 2)).run()
+    # What was finished was another run.
+    with pytest.raises(shared_run.StageError, match="no sign of life"):
+        machine(tmp_path, range(1, 2), seed=5).run()
+
+
 @pytest.mark.parametrize(
     ("ranks", "more", "told"),
     [

@@ -1,7 +1,8 @@
-"""The lock of a work folder on a store. That of a local one is in test_stage."""
+"""The lock of a work folder, on a store and on a disk."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lola_data import storage
+from lola_data import store_lock as locks
 from lola_data.errors import StageError
 from lola_data.layout import Layout
-from pipelines import workdir_lock as locks
 from pipelines.workdir_lock import workdir_lock
 from tests.moto_store import moto_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -94,3 +96,30 @@ def test_of_several_that_find_an_abandoned_lock_one_has_it(layout: Layout) -> No
     assert most == [1]
     assert len(refused) == 3
     assert all("in use by" in told for told in refused)
+
+
+def test_a_look_at_a_lock_on_a_disk_does_not_keep_a_run_from_starting(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    lock = tmp_path / "state" / "lock"
+    lock.parent.mkdir()
+    with lock.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        letting_go = threading.Timer(0.1, fcntl.flock, (other, fcntl.LOCK_UN))
+        letting_go.start()
+        with workdir_lock(layout):
+            assert f"process {os.getpid()} on" in lock.read_text()
+        letting_go.join()
+
+
+def test_a_lock_on_a_disk_that_is_held_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with (tmp_path / "state" / "lock").open("wb") as other:
+        other.write(b"process 7 on elsewhere")
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with (
+            pytest.raises(StageError, match="in use by process 7 on elsewhere"),
+            workdir_lock(Layout(str(tmp_path))),
+        ):
+            raise AssertionError
+        assert (tmp_path / "state" / "lock").read_text() == "process 7 on elsewhere"

@@ -10,7 +10,7 @@ import click
 
 
 @click.command(short_help="Draw loss, languages and experts of runs.")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Folder for the files  [default: `plots` in the first RUN].")  # fmt: skip
 @click.option("--png", is_flag=True, help="Write the PNG files; without --html no page.")
@@ -25,13 +25,14 @@ import click
               "[default: a fiftieth of the longest run].")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the table of runs as JSON.")
 def plot(
-    runs: tuple[Path, ...], out: Path | None, png: bool, html: Path | None, languages: str | None, x: str,
+    runs: tuple[str, ...], out: Path | None, png: bool, html: Path | None, languages: str | None, x: str,
     smooth: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw loss curves, held-out loss by language and the load of experts, of one RUN or of several side by side.
 
-    RUN is the folder of a run, complete or still going on. Written are loss.png, languages.png and experts.png, and a
-    page with the same figures and tables of the runs (training.html), which opens offline.
+    RUN is the folder of a run, complete or still going on, or its address on an object store. Written are loss.png,
+    languages.png and experts.png, and a page with the same figures and tables of the runs (training.html), which opens
+    offline.
 
     \b
     Examples:
@@ -40,7 +41,7 @@ def plot(
       lola-data train plot runs/* --html runs.html --languages de,sw,yo
     """
     from lola_data import storage
-    from lola_data.errors import TrainingError
+    from lola_data.errors import RecipeError, TrainingError
     from lola_data.section_options import split_codes
     from lola_data.text_tables import as_it_is
     from train.plot.figures import NAMES, Figures
@@ -58,7 +59,10 @@ def plot(
     width = smoothing_width(read) if smooth is None else smooth
     figures = Figures(read, scores, x, width)
     rows = run_rows(read, width)
-    folder = out or read[0].path / "plots"
+    first = read[0].path
+    if out is None and not isinstance(first, Path) and (png or html is None):
+        raise RecipeError(f"{first}: lies on a store; name a folder of this machine for the figures with --out")
+    folder = out or Path(first) / "plots"
     files: dict[Path, bytes] = {}
     if png or html is None:
         files |= {folder / f"{name}.png": figures.png(name) for name in NAMES}

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lola_data.errors import RecipeError, TrainingError
 from lola_data.report.text import visible
+from lola_data.storage import is_remote
+from train.stored_run import run_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 FILE = "metrics.jsonl"
 MOST_RUNS = 8
@@ -31,7 +33,7 @@ class RunRecords:
     """One run.
 
     Attributes:
-        path: its directory.
+        path: its directory, or its URL.
         name: what it is called in figures; no other run in the same figure has the name.
         train: records of kind ``train`` by growing step.
         valid: records of kind ``valid`` by growing step.
@@ -41,7 +43,7 @@ class RunRecords:
         notes: what was passed over, one line each.
     """
 
-    path: Path
+    path: Path | str
     name: str
     train: tuple[dict[str, Any], ...]
     valid: tuple[dict[str, Any], ...]
@@ -71,17 +73,23 @@ class RunRecords:
         return -(-tokens // (rows * length))
 
 
-def read_runs(paths: Sequence[Path]) -> list[RunRecords]:
-    """Read several runs; one that is named twice is read once.
+def read_runs(paths: Sequence[Path | str]) -> list[RunRecords]:
+    """Read several runs, by path or URL; one that is named twice is read once.
 
     Raises:
         RecipeError: more than :data:`MOST_RUNS`.
-        TrainingError: as :func:`read_run`.
+        TrainingError: as :func:`read_run` and :func:`train.stored_run.run_here`.
     """
     folders = list(dict.fromkeys(_folder(path) for path in paths))
     if len(folders) > MOST_RUNS:
         raise RecipeError(f"{len(folders)} runs: a figure takes {MOST_RUNS} at most; name fewer")
-    return [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    found: list[RunRecords] = []
+    for folder, name in zip(folders, _names(folders), strict=True):
+        with run_here(folder) as here:
+            run = read_run(here, name)
+        notes = tuple(note.replace(str(here), str(folder)) for note in run.notes)
+        found.append(replace(run, path=folder, notes=notes))
+    return found
 
 
 def read_run(path: Path, name: str | None = None) -> RunRecords:
@@ -164,8 +172,11 @@ def _json_object(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _folder(path: Path) -> Path:
+def _folder(given: Path | str) -> Path | str:
     """A run may be named by its file of metrics too."""
+    if is_remote(str(given)):
+        return str(given).rstrip("/").removesuffix(f"/{FILE}")
+    path = Path(given)
     return path.parent if path.name == FILE else path
 
 
@@ -175,9 +186,12 @@ def _instead(path: Path) -> str:
     return f"did you mean {below[0]}?" if below else "name the RUN that lola-data train was given"
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def _names(folders: Sequence[Path | str]) -> list[str]:
     """The last part of each path, or as many of the last parts as it takes to tell them apart."""
-    parts = [folder.absolute().parts for folder in folders]
+    parts = [
+        folder.absolute().parts if isinstance(folder, Path) else tuple(folder.replace("://", "/").split("/"))
+        for folder in folders
+    ]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
         if len(set(names)) == len(names):
