@@ -96,6 +96,24 @@ class HeldLock:
         return json.dumps({**self._mine, "renewed": self._count}).encode()
 
 
+class LockWatch:
+    """Whether a lock is held, by whomever, asked again and again. ``path``: URL of its object."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen: dict[str, Any] | None = None
+        self._since = 0.0
+
+    def held(self) -> bool:
+        """Whether it is there, and was renewed since it was last asked for, or may yet be. Raises ShardError."""
+        found = _found(self._path)
+        if found is None or _gone(_holder_in(found)):
+            return False
+        if found != self._seen:
+            self._seen, self._since = found, time.monotonic()
+        return time.monotonic() - self._since < GONE_SECONDS
+
+
 @contextmanager
 def store_lock(path: str, in_use: Callable[[str], Exception]) -> Iterator[HeldLock]:
     """Hold a lock during the block. One whose holder is gone is taken over, after a wait if it was another machine's.

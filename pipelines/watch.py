@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
 from lola_data.errors import LolaError
+from lola_data.store_lock import LockWatch
 from pipelines.corpus import status
 from pipelines.progress import human_seconds
 from pipelines.status_table import render
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from lola_data.layout import Layout
 
 EVERY_SECONDS = 2.0
@@ -40,11 +44,15 @@ def jobs_left(layout: Layout) -> dict[str, int] | None:
     return counts
 
 
-def held(layout: Layout) -> bool:
-    """Whether a process holds the lock of a local work folder."""
+def lock_watch(layout: Layout) -> Callable[[], bool]:
+    """What tells whether a process holds the lock of a work folder."""
+    if storage.is_remote(layout.workdir):
+        return LockWatch(layout.state("lock")).held
     path = storage.local_path(layout.kept) / "state" / "lock"
-    if storage.is_remote(layout.workdir) or not path.exists():
-        return False
+    return lambda: path.exists() and _is_locked(path)
+
+
+def _is_locked(path: Path) -> bool:
     with path.open("rb") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -53,15 +61,15 @@ def held(layout: Layout) -> bool:
     return False
 
 
-def snapshot(layout: Layout) -> tuple[list[dict[str, Any]], str, bool]:
-    """Rows of the status, a line on the jobs, and whether anything is at work."""
+def snapshot(layout: Layout, held: Callable[[], bool]) -> tuple[list[dict[str, Any]], str, bool]:
+    """Rows of the status, a line on the jobs, and whether anything is at work. ``held``: of :func:`lock_watch`."""
     rows = status(layout)
     try:
         jobs = jobs_left(layout)
     except LolaError as error:
         return rows, f"jobs: {error}", False
     if jobs is None:
-        at_work = held(layout)
+        at_work = held()
         return rows, "a run is under way" if at_work else "", at_work
     told = ", ".join(f"{count:,} {name}" for name, count in sorted(jobs.items())) or "none left"
     return rows, f"jobs: {told}", bool(jobs)
@@ -84,10 +92,10 @@ def _drawn(layout: Layout, every: float) -> list[dict[str, Any]]:
     from rich.live import Live
     from rich.text import Text
 
-    started = time.monotonic()
+    started, held = time.monotonic(), lock_watch(layout)
     with Live(console=Console(), auto_refresh=False) as live:
         while True:
-            rows, jobs, at_work = snapshot(layout)
+            rows, jobs, at_work = snapshot(layout, held)
             since = human_seconds(time.monotonic() - started)
             live.update(Text(f"{render(rows)}\n\n{jobs}; watched for {since}".strip()), refresh=True)
             if not at_work:
@@ -97,8 +105,9 @@ def _drawn(layout: Layout, every: float) -> list[dict[str, Any]]:
 
 def _told(layout: Layout, every: float) -> list[dict[str, Any]]:
     before: dict[str, str] = {}
+    held = lock_watch(layout)
     while True:
-        rows, jobs, at_work = snapshot(layout)
+        rows, jobs, at_work = snapshot(layout, held)
         for row in rows:
             done, units = (sum(phase[key] for phase in row["phases"]) for key in ("done", "units"))
             line = f"{row['stage']}: {row['state']}" + (f", {done}/{units} units" if units else "")
