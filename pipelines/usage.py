@@ -57,9 +57,16 @@ def _processor_seconds() -> float:
 
 
 class _Told:
-    """Seconds that this process has told."""
+    """Seconds that the process with this id has told; a fork of it has told none."""
 
     seconds = 0.0
+    process = 0
+
+
+def _untold() -> float:
+    told = _Told.seconds if _Told.process == os.getpid() else 0.0
+    _Told.seconds, _Told.process = _processor_seconds(), os.getpid()
+    return _Told.seconds - told
 
 
 def leave_usage(layout: Layout, stage: str, phase: str, rank: int, began: float, *, memory: bool = True) -> None:
@@ -71,8 +78,7 @@ def leave_usage(layout: Layout, stage: str, phase: str, rank: int, began: float,
         began: seconds since 1970.
         memory: whether this is a task, whose memory counts.
     """
-    used, _Told.seconds = _processor_seconds() - _Told.seconds, _processor_seconds()
-    told = {"core_seconds": round(used, 3), "peak_bytes": peak_bytes() if memory else 0, "began": round(began, 3)}
+    told = {"core_seconds": round(_untold(), 3), "peak_bytes": peak_bytes() if memory else 0, "began": round(began, 3)}
     name = f"{rank:05d}-{time.time_ns()}-{os.getpid()}.json"
     with suppress(LolaError, OSError):
         storage.write_record(layout.logs(stage, phase, FOLDER, name), told)

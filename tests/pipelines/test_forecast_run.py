@@ -180,7 +180,7 @@ class TestForecastOf:
 def test_usage_adds_up_over_runs_and_no_second_is_told_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout(str(tmp_path))
     assert usage_of(layout, "dedup") == Usage(0.0, 0)
-    monkeypatch.setattr(usage._Told, "seconds", 0.0)
+    monkeypatch.setattr(usage._Told, "process", 0)
     # Of the process so far: its start is in the first.
     for seconds in (1.5, 3.75):
         monkeypatch.setattr(usage, "_processor_seconds", lambda seconds=seconds: seconds)
