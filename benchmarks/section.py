@@ -26,6 +26,7 @@ SECTIONS = {
     "loader": "benchmarks.loader",
     "balance": "benchmarks.stages.balance",
     "cost": "benchmarks.cost",
+    "chaos": "benchmarks.chaos.section",
 }
 """Name on the command line -> module, in the order of RESULTS.md, after the stages."""
 

@@ -58,6 +58,9 @@ class HeldLock:
     def acquire(self, in_use: Callable[[str], Exception]) -> None:
         """Take the lock; see :func:`store_lock`."""
         while not create_exclusive(self.path, self._content()):
+            if self._is_mine(_found(self.path) or {}):
+                # It was written: the answer to that was lost, and a second try was refused.
+                return
             stale = _watched(self.path, in_use)
             now = _found(self.path)
             if stale is None or now is None:

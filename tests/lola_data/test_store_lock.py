@@ -55,6 +55,21 @@ def test_one_that_was_taken_over_is_neither_renewed_nor_released(store: Store) -
     assert store.tree("run") == {".lock": other}
 
 
+def test_a_first_write_whose_answer_is_lost_is_known_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = locks.create_exclusive
+
+    def answer_lost(path: str, content: bytes) -> bool:
+        # The first try is done and its answer lost; what is told is of the second.
+        create(path, content)
+        return create(path, content)
+
+    monkeypatch.setattr(locks, "create_exclusive", answer_lost)
+    monkeypatch.setattr(locks, "_watched", lambda *_: pytest.fail("it waits for itself"))
+    with store_lock(LOCK, refused) as lock:
+        assert lock.taken_by() is None
+    assert store.tree("run") == {}
+
+
 def test_who_waits_while_it_is_let_go_of_has_it_then(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "GONE_SECONDS", 60.0)
     # Held by one that does not renew it, and lets go of it.
