@@ -10,8 +10,12 @@ STAMP := $(VENV)/.installed
 LOCK := --require-hashes --requirement constraints.hashes.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-# Every module is compiled once, not by each of the many processes anew.
+# Every module is compiled once, not by each of the many processes anew. So are numba's kernels, by a first run over two
+# languages at the end of `setup`: else every process that runs at the same time would compile them (36 s).
 unexport PYTHONDONTWRITEBYTECODE
+FIRST := --set workdir=$(VENV)/first/work --set "languages=[sw, yo]" --set tokenizer.vocab_size=1000 \
+	--set executor.tasks=1 --set executor.workers=1 \
+	$(addprefix --only=,download identify dedup sample tokenizer tokenize balance)
 
 .PHONY: demo test test-cluster lint bench setup browser cluster lock lock-check audit clean
 
@@ -24,6 +28,10 @@ $(STAMP): pyproject.toml constraints.txt constraints.hashes.txt
 	@$(PIP) --constraint constraints.txt torch
 	@$(BIN)/python -c "import triton" 2> /dev/null || $(PIP) --no-deps triton==3.9.0
 	@$(PIP) --no-deps --editable .
+	@$(BIN)/python -c "import train.loop"
+	@$(BIN)/lola-data init --preset demo --out $(VENV)/first/demo.yaml --force > $(VENV)/first.log 2>&1 && \
+		$(BIN)/lola-data run $(VENV)/first/demo.yaml $(FIRST) >> $(VENV)/first.log 2>&1 || { cat $(VENV)/first.log; exit 1; }
+	@rm -r $(VENV)/first
 	@touch $@
 
 demo: $(STAMP)

@@ -28,6 +28,19 @@ def ensure_cache() -> None:
         sys.modules["numba"].config.CACHE_DIR = str(folder)
 
 
+def is_compiled(source: str, function: str) -> bool:
+    """Whether a compiled function is kept already. ``source``: path of its file below the folder of the packages.
+
+    An answer for forecasts: what was compiled for another processor or from another source counts as well.
+    """
+    path = Path(__file__).parents[1] / source
+    name = f"{path.stem}.{function}-*.nbi"
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        return any(Path(chosen).rglob(name))
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return any((path.parent / "__pycache__").glob(name)) or any(Path(user, "numba").rglob(name))
+
+
 def _writable(folder: Path) -> bool:
     """Whether files can be put into a folder, which is made if it is not there."""
     while not folder.exists():

@@ -10,6 +10,7 @@ from math import log
 from typing import TYPE_CHECKING, Any
 
 from lola_data import storage
+from lola_data.compile_cache import is_compiled
 from lola_data.layout import Layout
 from pipelines.corpus import STAGES, build_stage, redone, select
 from pipelines.progress import human_bytes, human_seconds
@@ -125,7 +126,10 @@ def _at_a_time(section: ExecutorSection) -> int:
 def _core_seconds(name: str, section: ExecutorSection, text: float, units: int, tasks: int) -> float:
     rate = RATES[name]
     start = rate.per_task + (0.0 if section.kind == "local" else START_SECONDS)
-    return rate.driver + text / 1e6 * rate.per_mb + units * rate.per_unit + rate.phases * tasks * start
+    # Those that run at the same time each compile it; the next find it done.
+    cold = rate.kernel is not None and not is_compiled(*rate.kernel)
+    compiling = rate.compiling * min(_at_a_time(section), tasks) if cold else 0.0
+    return compiling + rate.driver + text / 1e6 * rate.per_mb + units * rate.per_unit + rate.phases * tasks * start
 
 
 def _memory(name: str, recipe: Recipe, size: Size, *, trains: bool = False) -> float:

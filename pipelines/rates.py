@@ -25,6 +25,8 @@ class Rate:
         disk_share: bytes on the disk for a byte of text that comes in.
         unit_files: files on the disk for a unit, each at least a block.
         left_share: share of the text that goes on to the next stage.
+        compiling: core-seconds of the first task on a machine, which compiles what numba then keeps.
+        kernel: source and name of a function that is compiled with the rest.
     """
 
     per_mb: float
@@ -36,17 +38,31 @@ class Rate:
     disk_share: float = 0.0
     unit_files: float = 0.0
     left_share: float = 1.0
+    compiling: float = 0.0
+    kernel: tuple[str, str] | None = None
 
 
 RATES = {
     "download": Rate(0.009, 0.004, 0.4, driver=1.3, memory_mb=150, unit_files=1.5),
-    "identify": Rate(0.028, 0.016, 0.35, memory_mb=200, disk_share=0.335, unit_files=2.5, left_share=0.98),
-    "dedup": Rate(0.068, 0.027, 0.28, phases=3, memory_mb=188, disk_share=0.335, unit_files=4.5, left_share=0.95),
-    "sample": Rate(0.025, 0.011, 0.14, phases=3, memory_mb=163, disk_share=0.32, unit_files=3.5),
+    "identify": Rate(
+        0.028, 0.016, 0.35, memory_mb=200, disk_share=0.335, unit_files=2.5, left_share=0.98,
+        compiling=12.0, kernel=("lola_data/lid/kernel.py", "_average_texts"),
+    ),
+    "dedup": Rate(
+        0.068, 0.027, 0.28, phases=3, memory_mb=188, disk_share=0.335, unit_files=4.5, left_share=0.95,
+        compiling=10.0, kernel=("lola_data/minhash.py", "_sign"),
+    ),
+    "sample": Rate(
+        0.025, 0.011, 0.14, phases=3, memory_mb=163, disk_share=0.32, unit_files=3.5,
+        compiling=1.5, kernel=("lola_data/unit_hash.py", "_xxh64_rows"),
+    ),
     "tokenizer": Rate(0.29, memory_mb=310),
-    "tokenize": Rate(0.03, 0.008, 0.15, memory_mb=185, unit_files=3),
+    "tokenize": Rate(
+        0.03, 0.008, 0.15, memory_mb=185, unit_files=3,
+        compiling=12.0, kernel=("tokenizer/bpe_kernel.py", "encode_texts"),
+    ),
     "balance": Rate(0.01, 0.01, driver=1.6, memory_mb=550),
-}
+}  # fmt: skip
 BLOCK = 4096
 """Bytes that a small file takes on a disk."""
 START_SECONDS = 4.0

@@ -61,3 +61,14 @@ def test_nothing_changes_where_numba_can_write(tmp_path: Path) -> None:
     (folder / "lola_data" / "__pycache__").unlink()
     assert use(folder, HOME="/dev/null") == "None"
     assert list((folder / "tmp").iterdir()) == []
+
+
+def test_what_is_kept_is_known(tmp_path: Path) -> None:
+    ask = "print(is_compiled('lola_data/unit_hash.py', '_xxh64_rows'))"
+    code = (
+        f"from lola_data.compile_cache import is_compiled; {ask}\n"
+        f"import pyarrow; from lola_data.unit_hash import xxh64; xxh64(pyarrow.array(['a', 'b']), 0)\n{ask}"
+    )
+    top = Path(lola_data.__file__).parents[1]
+    assert use(top, code, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["False", "True"]
+    assert use(top, f"from lola_data.compile_cache import is_compiled; {ask}", NUMBA_CACHE_DIR=str(tmp_path)) == "True"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,9 +17,6 @@ from pipelines import rates
 from pipelines.estimate import estimate, render
 from pipelines.rates import BLOCK, START_SECONDS, Rate
 from pipelines.source_size import size_of_source
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ROWS = {"sw": [4, 6], "yo": [10]}
 
@@ -43,6 +41,7 @@ def recipe(source: Path, **more: Any) -> Recipe:
 @pytest.fixture(autouse=True)
 def _this_machine_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "slowness", lambda: 1.0)
+    monkeypatch.setattr(module, "is_compiled", lambda *_: True)
 
 
 def rows_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -89,6 +88,18 @@ def test_a_slower_machine_takes_longer_and_no_more_memory(source: Path, monkeypa
     after = estimate(recipe(source))
     assert after["core_hours"] == pytest.approx(2 * before["core_hours"], rel=0.01)
     assert (after["peak_bytes"], after["disk_bytes"]) == (before["peak_bytes"], before["disk_bytes"])
+
+
+def test_what_is_not_compiled_yet_is_compiled_by_each_task_of_the_first(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = recipe(source, executor={"tasks": 3, "workers": 2})
+    before = rows_of(estimate(loaded))
+    monkeypatch.setattr(module, "is_compiled", lambda source, function: source != "lola_data/minhash.py")
+    after = rows_of(estimate(loaded))
+    assert [name for name in before if before[name] != after[name]] == ["dedup"]
+    more = after["dedup"]["core_seconds"] - before["dedup"]["core_seconds"]
+    assert more == pytest.approx(2 * rates.RATES["dedup"].compiling, abs=0.01)
 
 
 def test_memory_of_matching_grows_with_the_largest_language_up_to_what_a_task_may_take(source: Path) -> None:
@@ -145,3 +156,12 @@ def test_the_table_says_core_hours_memory_and_disk(source: Path) -> None:
 def test_the_probe_takes_processor_time() -> None:
     assert rates.probe() > 0
     assert rates.slowness() > 0
+
+
+def test_the_compiled_functions_that_are_looked_for_are_there() -> None:
+    top = Path(rates.__file__).parents[1]
+    for rate in rates.RATES.values():
+        if rate.kernel is not None:
+            text = (top / rate.kernel[0]).read_text(encoding="utf-8")
+            assert f"def {rate.kernel[1]}(" in text
+            assert "cache=True" in text
