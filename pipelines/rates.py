@@ -98,5 +98,5 @@ def probe() -> float:
 
 
 def slowness() -> float:
-    """How many times as long as the machine that was measured this one takes, by the best of a few tries."""
-    return min(probe() for _ in range(5)) / PROBE_SECONDS
+    """How many times as long as the machine that was measured this one takes, by the best of many tries."""
+    return min(probe() for _ in range(25)) / PROBE_SECONDS
