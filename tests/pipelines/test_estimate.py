@@ -155,7 +155,13 @@ def test_the_table_says_core_hours_memory_and_disk(source: Path) -> None:
 
 def test_the_probe_takes_processor_time() -> None:
     assert rates.probe() > 0
-    assert rates.slowness() > 0
+
+
+@pytest.mark.parametrize(("times", "told"), [(1, 1.0), (8, 4.0), (0.125, 0.25)])
+def test_what_a_moment_shows_counts_in_part(monkeypatch: pytest.MonkeyPatch, times: float, told: float) -> None:
+    answers = iter([99.0] * 24 + [times * rates.PROBE_SECONDS])
+    monkeypatch.setattr(rates, "probe", lambda: next(answers))
+    assert rates.slowness() == pytest.approx(told)
 
 
 def test_the_compiled_functions_that_are_looked_for_are_there() -> None:
