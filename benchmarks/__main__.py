@@ -72,7 +72,8 @@ def main(
     STAGE is one of those named at the end; without any, all are run. A contender whose packages are missing is shown as
     not installed (pip install --no-deps -r benchmarks/requirements.txt brings them). Those from `quality` on are no
     races: quality scores deduplication on labelled copies, hard times documents out of the ordinary, memory shows the
-    peaks as the corpus grows, scale matches in parts, limits shows how near the stages come to those of the machine.
+    peaks as the corpus grows, scale matches in parts, limits shows how near the stages come to those of the machine,
+    cost holds what --dry-run foretells against runs, and chaos kills and starves 200 runs.
 
     \b
     Examples:
