@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lola_data import storage
+from lola_data.columns import conform, is_string_like, match_columns, value_type
 from lola_data.errors import ShardError, StageError
 from lola_data.object_store import RemoteFile
 from lola_data.remote_parquet import RemoteParquet, chunk_span, foresee
-from lola_data.schemas import DEDUPED, REMOVED, REQUIRED
+from lola_data.schemas import DEDUPED, REMOVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 BATCH_BYTES = 32 * 2**20
 """Aim for the bytes of one record batch; a longer document makes a batch of its own."""
@@ -198,7 +199,7 @@ def read_batches(
     path = storage.join(root, unit.path)
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     with open_parquet(path) as file:
-        present = _match_columns(path, file.schema_arrow, wanted)
+        present = match_columns(path, file.schema_arrow, wanted)
         if unit.last_group > file.metadata.num_row_groups:
             raise ShardError(f"{path}: has fewer row groups than when the work was planned; run with --redo")
         foresee(file, range(unit.first_group, unit.last_group), present)
@@ -210,7 +211,7 @@ def read_batches(
             try:
                 # Nearly all of a shard is one column, and tasks share the machine out already: no threads.
                 for batch in file.iter_batches(batch_size=rows, row_groups=[index], columns=present, use_threads=False):
-                    yield _conform(batch, wanted)
+                    yield conform(batch, wanted)
             except (pa.ArrowException, OSError) as error:
                 raise ShardError(
                     f"{path}: row group {index} ({_span(group)}) cannot be read: {_reason(error)}. The "
@@ -231,7 +232,7 @@ def further_columns(root: str, unit: Unit) -> list[pa.Field]:
     with open_parquet(storage.join(root, unit.path)) as file:
         found = file.schema_arrow
     return [
-        pa.field(field.name, pa.string() if _is_string_like(field.type) else _value_type(field.type))
+        pa.field(field.name, pa.string() if is_string_like(field.type) else value_type(field.type))
         for field in found
         if field.name not in DEDUPED.names and found.names.count(field.name) == 1
     ]
@@ -244,62 +245,6 @@ def _reason(error: Exception) -> str:
 def _span(group: pq.RowGroupMetaData) -> str:
     spans = [chunk_span(group.column(number)) for number in range(group.num_columns)]
     return f"bytes {min(start for start, _ in spans):,} to {max(end for _, end in spans):,}"
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _is_string_like(kind: pa.DataType) -> bool:
-    value = _value_type(kind)
-    return pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)
-
-
-def refuse_doubled(path: str, found: list[str], wanted: Iterable[str]) -> None:
-    """Raise ShardError where two columns have a name that is asked for: neither is the one that is meant."""
-    for name in wanted:
-        if found.count(name) > 1:
-            raise ShardError(
-                f"{path}: {found.count(name)} columns have the name `{name}`; write the shard again with one of them, "
-                f"or leave the file out"
-            )
-
-
-def _match_columns(path: str, found: pa.Schema, wanted: pa.Schema) -> list[str]:
-    refuse_doubled(path, found.names, wanted.names)
-    present: list[str] = []
-    for field in wanted:
-        if field.name not in found.names:
-            if field.name == "id":
-                raise ShardError(f"{path}: no column `id`: a raw shard; run the stage `identify` on it first")
-            if field.name in REQUIRED:
-                raise ShardError(
-                    f"{path}: no column `{field.name}`; its columns are {', '.join(found.names) or 'none'}. "
-                    f"A shard needs a text column: say which one it is when `download` brings it in (`columns: {{text: "
-                    f"NAME}}`), rename it, or leave the file out"
-                )
-            continue
-        kind = found.field(field.name).type
-        mismatch = pa.types.is_string(field.type) and not (_is_string_like(kind) or pa.types.is_null(kind))
-        if mismatch and (field.name in REQUIRED or pa.types.is_nested(kind) or pa.types.is_binary(kind)):
-            raise ShardError(f"{path}: column `{field.name}` is {kind}, not string; convert it, or leave the file out")
-        present.append(field.name)
-    return present
-
-
-def _conform(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
-    arrays: list[pa.Array] = []
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    for field in wanted:
-        array = columns.get(field.name)
-        if array is None:
-            arrays.append(pa.nulls(batch.num_rows, field.type))
-            continue
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        # Casting between string types copies offsets only and does not look at the bytes, so bad UTF-8 passes here.
-        arrays.append(array if array.type == field.type else array.cast(field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
 
 _SHARED_VALUES = ["timestamp", "source", "claimed_lang", "lang", "script", "reason", "cluster_size"]

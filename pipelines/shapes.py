@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lola_data.columns import refuse_doubled
 from lola_data.errors import ShardError
 from lola_data.json_lines import REST, first_object, read_json_lines
 from lola_data.schemas import RAW
-from lola_data.shards import Unit, open_parquet, read_batches, refuse_doubled
+from lola_data.shards import Unit, open_parquet, read_batches
 from pipelines.shard_pattern import JSON_LINES, PARQUET
 
 if TYPE_CHECKING:

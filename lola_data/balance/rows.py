@@ -11,9 +11,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lola_data.columns import refuse_doubled
 from lola_data.errors import ShardError
 from lola_data.remote_parquet import foresee
-from lola_data.shards import BATCH_BYTES, open_parquet, refuse_doubled
+from lola_data.shards import BATCH_BYTES, open_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
