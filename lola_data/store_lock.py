@@ -26,7 +26,7 @@ RENEW_SECONDS = 5.0
 GONE_SECONDS = 30.0
 """A lock that is not renewed for so long has no holder any more."""
 SETTLE_SECONDS = 1.0
-"""Longer than it takes from finding that a lock is nobody's to writing one's own."""
+"""Longer than it takes from finding that a lock is nobody's to writing one's own. Every holder waits for so long."""
 
 
 def this_process() -> str:
@@ -57,10 +57,7 @@ class HeldLock:
 
     def acquire(self, in_use: Callable[[str], Exception]) -> None:
         """Take the lock; see :func:`store_lock`."""
-        while not create_exclusive(self.path, self._content()):
-            if self._is_mine(_found(self.path) or {}):
-                # It was written: the answer to that was lost, and a second try was refused.
-                return
+        while not self._create():
             stale = _watched(self.path, in_use)
             now = _found(self.path)
             if stale is None or now is None:
@@ -71,20 +68,29 @@ class HeldLock:
                 raise in_use(_holder_in(now))
             storage.remove(self.path)
             create_exclusive(self.path, self._content())
-            # Whoever else found nobody has done the same; the last to write has it, and all see that.
-            time.sleep(SETTLE_SECONDS)
-            if not self._is_mine(now := _found(self.path) or {}):
-                raise in_use(_holder_in(now))
-            return
+            break
+        # Whoever else found nobody has done the same, and a store that does not heed the condition lets two write it at
+        # once: the last to write has it, and all see that.
+        time.sleep(SETTLE_SECONDS)
+        if not self._is_mine(now := _found(self.path) or {}):
+            raise in_use(_holder_in(now))
 
-    def renew(self) -> None:
-        """Write it anew, unless somebody has taken it over."""
-        if self.taken_by() is not None:
-            return
+    def _create(self) -> bool:
+        """Whether there was no lock, and this one has been written."""
+        if _found(self.path) is None and create_exclusive(self.path, self._content()):
+            return True
+        # Where the answer to the first try was lost, a second one finds what was written.
+        return self._is_mine(_found(self.path) or {})
+
+    def renew(self) -> str | None:
+        """Write it anew, unless somebody has taken it over, who is told."""
+        if (other := self.taken_by()) is not None:
+            return other
         self._count += 1
         # What keeps it from being renewed keeps its holder from writing too, and is told there.
         with suppress(LolaError, OSError), storage.atomic_output(self.path) as handle:
             handle.write(self._content())
+        return None
 
     def release(self) -> None:
         """Let go of it, if it is still this process's."""
@@ -118,20 +124,28 @@ class LockWatch:
 
 
 @contextmanager
-def store_lock(path: str, in_use: Callable[[str], Exception]) -> Iterator[HeldLock]:
+def store_lock(
+    path: str, in_use: Callable[[str], Exception], *, lost: Callable[[str], None] = lambda holder: None
+) -> Iterator[HeldLock]:
     """Hold a lock during the block. One whose holder is gone is taken over, after a wait if it was another machine's.
 
     Args:
         path: URL of its object.
         in_use: makes the error to raise of the words for who holds it.
+        lost: called, from another thread, with the words for who has taken it over.
 
     Raises:
         ShardError: the store cannot be reached, or refuses.
     """
     lock = HeldLock(path)
     lock.acquire(in_use)
+
+    def renew() -> None:
+        if (other := lock.renew()) is not None:
+            lost(other)
+
     try:
-        with repeated(lock.renew, RENEW_SECONDS):
+        with repeated(renew, RENEW_SECONDS):
             yield lock
     finally:
         lock.release()

@@ -6,6 +6,7 @@ keeps none: there it is :mod:`lola_data.store_lock`.
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import time
 from contextlib import contextmanager, suppress
@@ -77,8 +78,24 @@ def _open_lock(path: Path) -> FileIO:
 
 @contextmanager
 def _on_a_store(layout: Layout) -> Iterator[None]:
-    with store_lock(layout.state("lock"), lambda holder: _in_use(layout, holder)):
-        yield
+    """A run that was held up for so long that another has taken its lock is ended, before both write for long."""
+    taken_by: list[str] = []
+
+    def lost(holder: str) -> None:
+        if not taken_by:
+            taken_by.append(holder)
+            _thread.interrupt_main()
+
+    try:
+        with store_lock(layout.state("lock"), lambda holder: _in_use(layout, holder), lost=lost):
+            yield
+    except KeyboardInterrupt:
+        if not taken_by:
+            raise
+        raise StageError(
+            f"{layout.workdir}: was taken over by {taken_by[0]} while this run gave no sign of life. What it has done "
+            f"is kept; leave the folder to that one, or stop it and run again"
+        ) from None
 
 
 def _refuse_while_submitted(layout: Layout) -> None:

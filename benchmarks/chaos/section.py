@@ -36,6 +36,8 @@ FOUND = (
     "A run whose fork server was killed said that it had been interrupted. It says now what was killed.",
     "Where the answer to the first write of a lock on the store was lost, a run waited half a minute for itself. It "
     "knows its own lock now.",
+    "Of two runs that started at the same moment both had the lock where the store let two conditional writes through. "
+    "Who has written it looks again after a second, and a run that is taken over ends and says by whom.",
 )
 """What runs like these have shown, and what became of it."""
 

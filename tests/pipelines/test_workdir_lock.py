@@ -70,8 +70,17 @@ def test_a_lock_that_is_not_renewed_is_taken_over(layout: Layout) -> None:
         assert str(os.getpid()) in storage.read_json(layout.state("lock"))["holder"]
 
 
-def test_of_several_that_find_an_abandoned_lock_one_has_it(layout: Layout) -> None:
-    leave(layout, "process 7 on elsewhere")
+@pytest.mark.parametrize("there", ["an abandoned lock", "none", "none, on a store that heeds no condition"])
+def test_of_several_that_start_at_once_one_has_it(layout: Layout, monkeypatch: pytest.MonkeyPatch, there: str) -> None:
+    def written(path: str, content: bytes) -> bool:
+        with storage.atomic_output(path) as handle:
+            handle.write(content)
+        return True
+
+    if there == "an abandoned lock":
+        leave(layout, "process 7 on elsewhere")
+    elif there != "none":
+        monkeypatch.setattr(locks, "create_exclusive", written)
     inside, most = [0], [0]
     refused: list[str] = []
     turn = threading.Lock()
@@ -123,3 +132,17 @@ def test_a_lock_on_a_disk_that_is_held_is_refused(tmp_path: Path) -> None:
         ):
             raise AssertionError
         assert (tmp_path / "state" / "lock").read_text() == "process 7 on elsewhere"
+
+
+def test_a_run_whose_lock_is_taken_over_ends_and_says_by_whom(layout: Layout) -> None:
+    with pytest.raises(StageError, match="was taken over by process 7 on elsewhere"), workdir_lock(layout):
+        leave(layout, "process 7 on elsewhere")
+        for _ in range(200):
+            time.sleep(0.05)
+            leave(layout, "process 7 on elsewhere")
+    assert storage.read_json(layout.state("lock"))["holder"] == "process 7 on elsewhere"
+
+
+def test_an_interrupt_by_the_user_stays_one(layout: Layout) -> None:
+    with pytest.raises(KeyboardInterrupt), workdir_lock(layout):
+        raise KeyboardInterrupt
