@@ -45,7 +45,7 @@ test: $(STAMP)
 
 # On a Slurm of one node, a Ray of two processes, and stores that fail.
 test-cluster: $(STAMP) cluster
-	@$(BIN)/python -m pytest tests/cluster
+	@$(BIN)/python -m pytest tests/cluster $(CLUSTER)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

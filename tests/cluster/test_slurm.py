@@ -134,12 +134,12 @@ def test_training_is_requeued_at_its_time_limit_until_it_is_complete(
     tmp_path: Path, slurm: dict[str, str], demo: Path
 ) -> None:
     """Two processes of torchrun, stopped by the time limit, end with the weights of a run that was not."""
-    # 300 steps of 0.3 seconds. Slurm may tell of the limit a minute earlier than it is asked to: of two minutes some 40
+    # 300 steps of 0.4 seconds. Slurm may tell of the limit a minute earlier than it is asked to: of two minutes some 40
     # to 100 seconds are left.
     train = {"tokens": 300 * 8 * 64, "checkpoint_every": 100_000, "keep_checkpoints": 1, "log_every": 50}
     executor = {**SLURM, "grace_seconds": 20, "stages": {"train": {"processes_per_node": 2, "time": "2"}}}
     shutil.copytree(demo.parent / "work", tmp_path / "c/work")
-    recipe = write_recipe(tmp_path / "c", {**executor, "setup": slow(tmp_path / "slow", 0.3)}, train=train)
+    recipe = write_recipe(tmp_path / "c", {**executor, "setup": slow(tmp_path / "slow", 0.4)}, train=train)
     shutil.copytree(demo.parent / "work", tmp_path / "calm/work")
     executor["stages"]["train"]["time"] = "10"
     calm = write_recipe(tmp_path / "calm", executor, train=train)
