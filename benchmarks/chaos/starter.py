@@ -78,6 +78,8 @@ class Starter:
         """Begin ``lola-data`` with these arguments."""
         self._count += 1
         log = self._folder / f"run-{self._count}.log"
+        # It may be killed before it has made it.
+        log.touch()
         order = {"arguments": [*arguments], "faults": asdict(faults), "log": str(log)}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
