@@ -80,7 +80,11 @@ def _lost(layout: Layout, name: str) -> str | None:
     """A file of a stage that is not there, or not as large as its manifest says; None: all are."""
     if not storage.exists(layout.manifest(name)):
         return layout.manifest(name)
+    # Rows that were removed lie outside of the stage's tree; their units' records may be lost with them.
+    removed = layout.removed(name).removeprefix(layout.workdir.rstrip("/")).strip("/")
+    kept = storage.read_json(layout.manifest(name)).get("files", [])
     files = files_of(layout, name)
+    files += [(file["path"], file["bytes"]) for file in kept if file["path"].startswith(f"{removed}/")]
     sizes = _sizes(layout, [path for path, _ in files])
     return next((storage.join(layout.workdir, path) for path, size in files if sizes.get(path) != size), None)
 

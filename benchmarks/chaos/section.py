@@ -38,6 +38,8 @@ FOUND = (
     "knows its own lock now.",
     "Of two runs that started at the same moment both had the lock where the store let two conditional writes through. "
     "Who has written it looks again after a second, and a run that is taken over ends and says by whom.",
+    "A loss of power that took a file of removed rows and the record of its unit was not seen once the stage was "
+    "complete. It is made again now.",
 )
 """What runs like these have shown, and what became of it."""
 

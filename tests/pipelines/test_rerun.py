@@ -120,6 +120,17 @@ def test_what_is_lost_is_made_again(done: tuple[Path, Path], lost: str) -> None:
     assert lola("run", recipe).stderr.count("up to date") == len(ROAD) + 2
 
 
+def test_removed_rows_that_are_lost_with_their_records_are_made_again(done: tuple[Path, Path]) -> None:
+    recipe, work = done
+    shard = next((work / "removed" / "identify").rglob("*.parquet"))
+    content = shard.read_bytes()
+    shard.write_bytes(b"")
+    for record in (work / "state" / "identify").glob(f"*/done/*{shard.stem}*.json"):
+        record.write_bytes(b"")
+    assert lola("run", recipe, *upto("identify")).code == 0
+    assert shard.read_bytes() == content
+
+
 def test_names_that_a_loss_of_power_left_without_content(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, write_source(tmp_path / "source"))
     work = tmp_path / "work"
