@@ -5,6 +5,7 @@ Imported for its effect, as :mod:`pipelines.preload` is.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import botocore.loaders
 import botocore.session
 import s3fs  # noqa: F401
+from multiprocess import reduction
 
 import pipelines.cli
 import pipelines.preload
@@ -44,7 +46,22 @@ def _warm_up() -> None:
         main(["run", str(recipe), *ONLY])
 
 
+def _outlive_clients() -> None:
+    """The fork server ends when a client is killed between its call and what it sends. A run has a server of its own,
+    which ends with it anyhow; here one serves many runs."""
+    receive = reduction.recvfds
+
+    def recvfds(connection: Any, size: int) -> Any:
+        try:
+            return receive(connection, size)
+        except EOFError as error:
+            raise OSError(errno.ECONNABORTED, "the client is gone") from error
+
+    reduction.recvfds = recvfds
+
+
 _keep_descriptions()
+_outlive_clients()
 within.hurry()
 within.receive()
 if SOURCE in os.environ:
