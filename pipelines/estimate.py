@@ -211,13 +211,15 @@ def render(plan: dict[str, Any]) -> str:
         work, wall = (human_seconds(row[key]) if row[key] else "" for key in ("core_seconds", "seconds"))
         units, tasks = f"{row['units']:,}", f"{row['tasks']:,}"
         table.append((row["stage"], row["state"], units, tasks, text, work, wall, peak, disk))
-    lines = [
-        *align(table, left=2),
-        "",
-        f"In all about {plan['core_hours']:,.3g} core-hours, {human_seconds(plan['seconds'])} with {plan['workers']} "
-        f"workers, {human_bytes(plan['disk_bytes'])} below {plan['workdir']}; the largest task takes "
-        f"{human_bytes(plan['peak_bytes'])} of memory. Nothing has been done yet.",
-    ]
+    lines = [*align(table, left=2), ""]
+    if all(row["state"] == "complete" for row in plan["stages"]):
+        lines.append(f"All of it is complete below {plan['workdir']}: the run has nothing to do.")
+    else:
+        lines.append(
+            f"In all about {plan['core_hours']:,.3g} core-hours, {human_seconds(plan['seconds'])} with "
+            f"{plan['workers']} workers, {human_bytes(plan['disk_bytes'])} below {plan['workdir']}; the largest task "
+            f"takes {human_bytes(plan['peak_bytes'])} of memory. Nothing has been done yet."
+        )
     other = [row["stage"] for row in plan["stages"] if row["state"] == "of another recipe"]
     if other:
         lines.append(f"`{other[0]}` was made with another recipe: the run will refuse it without `--redo {other[0]}`.")

@@ -153,6 +153,16 @@ def test_the_table_says_core_hours_memory_and_disk(source: Path) -> None:
     assert "core time" in text.splitlines()[0]
 
 
+def test_a_plan_of_what_is_complete_says_so(source: Path) -> None:
+    plan = estimate(recipe(source))
+    for row in plan["stages"][:-1]:
+        row["state"] = "complete"
+    assert "core-hours" in render(plan)
+    plan["stages"][-1]["state"] = "complete"
+    assert "core-hours" not in render(plan)
+    assert render(plan).endswith("the run has nothing to do.")
+
+
 def test_the_probe_takes_processor_time() -> None:
     assert rates.probe() > 0
 
