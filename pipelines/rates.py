@@ -85,8 +85,8 @@ TEXT_PER_DOCUMENT = 3_700
 PROBE_SECONDS = 0.0077
 """Processor time of :func:`probe` on the machine that was measured."""
 TYPICAL = 1.2
-"""The rates are of the fast moments of the machine that was measured, and so is :data:`PROBE_SECONDS`. It is on a shared
-host, where the same run takes up to 1.5 times as long minutes later; this is in the middle."""
+"""The rates are of the fast moments of the machine that was measured, and so is :data:`PROBE_SECONDS`. It is on a
+shared host, where the same run takes up to 1.5 times as long minutes later; this is in the middle."""
 NOISE = 1.25
 """A moment that is slower or faster than the typical one by up to this factor tells nothing of the run's."""
 
