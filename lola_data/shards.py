@@ -270,6 +270,12 @@ def _leaves(field: pa.Field, above: str = "") -> list[str]:
     return [path]
 
 
+class _ParquetWriter(pq.ParquetWriter):
+    """One that an interrupt leaves behind goes with its file, which is closed by then, and says nothing."""
+
+    def __del__(self) -> None: ...
+
+
 class ShardWriter:
     """Writes one Parquet shard. It appears under its name, complete, when :meth:`close` returns, and never otherwise.
 
@@ -298,14 +304,14 @@ class ShardWriter:
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
         self._stack = ExitStack()
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: _ParquetWriter | None = None
 
     def __enter__(self) -> ShardWriter:
         handle = self._stack.enter_context(storage.atomic_output(self.path, durable=self._durable))
         names = self.schema.names
         leaves = [path for field in self.schema if _is_foreign(field) for path in _leaves(field)]
         compressed = [*(name for name in _COMPRESSED if name in names), *leaves]
-        self._writer = pq.ParquetWriter(
+        self._writer = _ParquetWriter(
             handle,
             self.schema,
             compression=cast("Any", {**dict.fromkeys(names, "none"), **dict.fromkeys(compressed, "zstd")}),

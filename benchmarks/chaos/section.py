@@ -40,6 +40,8 @@ FOUND = (
     "Who has written it looks again after a second, and a run that is taken over ends and says by whom.",
     "A loss of power that took a file of removed rows and the record of its unit was not seen once the stage was "
     "complete. It is made again now.",
+    "An interrupt between two lines of a shard's end left a writer behind, which said with a traceback that its file "
+    "was closed. It is silent now.",
 )
 """What runs like these have shown, and what became of it."""
 
