@@ -152,10 +152,10 @@ class EntryPointGroup(click.Group):
             message = f"{error.object!r}: a name beyond ASCII, which this locale does not have; {_UTF8_HINT}"
             raise _Reported(LolaError(message)) from error
         except OSError as error:
-            from lola_data.storage import DISK_ERRORS, disk_error
+            from lola_data.storage import DISK_ERRORS, STORAGE_FAULTS, disk_error
 
             place = error.filename or "a file"
-            if error.errno in DISK_ERRORS or error.errno == errno.ENAMETOOLONG:
+            if error.errno in (*DISK_ERRORS, *STORAGE_FAULTS, errno.ENAMETOOLONG):
                 raise _Reported(LolaError(str(disk_error(place, error)))) from error
             if isinstance(error, PermissionError) or error.errno == errno.EROFS:
                 message = f"{place}: {error.strerror}; check the rights of the file and of its folder"

@@ -43,6 +43,9 @@ DISK_ERRORS = {
     errno.EFBIG: "the file would be larger than allowed here",
 }
 """Errors of a disk that takes no more, and what they mean."""
+STORAGE_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.EUCLEAN, errno.ENXIO, errno.ENODEV)
+"""Errors of a disk, or of the server behind a shared file system, that is not well. Time-outs are not among them: they
+come of networks too."""
 
 
 def is_remote(path: str) -> bool:
@@ -311,6 +314,11 @@ def disk_error(target: Path | str, error: OSError) -> Exception:
         return ShardError(
             f"{target}: cannot be written: {DISK_ERRORS[error.errno]}. Free some space and run the same command "
             f"again: what is complete is kept and not done twice"
+        )
+    if error.errno in STORAGE_FAULTS:
+        return ShardError(
+            f"{target}: {error.strerror}: the disk, or the server of the file system, has a fault. Run the same "
+            f"command again when it is well: what is complete is kept and not done twice"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ShardError(f"{target}: cannot be written: {error.strerror}. Check the rights of the folder")

@@ -192,7 +192,7 @@ class SplitWriter:
     def __enter__(self) -> SplitWriter:
         with ExitStack() as opening:
             folder = opening.enter_context(_folder(storage.join(self._root, self._split)))
-            opening.callback(self._note_files, folder)
+            opening.push(lambda kind, *_: None if kind else self._note_files(folder))
             prefix = folder / self._name
             # The ids are closed before the index of the shard appears, and with it the shard.
             dtype = token_dtype(self._encoder.vocab_size)

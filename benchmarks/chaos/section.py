@@ -42,6 +42,8 @@ FOUND = (
     "complete. It is made again now.",
     "An interrupt between two lines of a shard's end left a writer behind, which said with a traceback that its file "
     "was closed. It is silent now.",
+    "Where the disk was full at the moment a token shard was begun, a message called that a bug. It names the file "
+    "now, and so it does where a disk or the server of a file system has a fault.",
 )
 """What runs like these have shown, and what became of it."""
 

@@ -33,7 +33,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize(
+    "code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO, errno.ESTALE]
+)
 def test_disk_errors_name_the_file_and_what_to_do(tmp_path: Path, code: int) -> None:
     target = tmp_path / "file"
     with pytest.raises(ShardError, match=str(target)) as caught, storage.atomic_output(str(target)):
@@ -44,7 +46,7 @@ def test_disk_errors_name_the_file_and_what_to_do(tmp_path: Path, code: int) -> 
 
 def test_other_errors_are_not_dressed_up(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught, storage.atomic_output(str(tmp_path / "file")):
-        raise OSError(errno.EIO, "input/output error")
+        raise OSError(errno.EBADF, "bad file descriptor")
     assert not isinstance(caught.value, ShardError)
 
 
