@@ -45,8 +45,10 @@ class Store:
 
     def tree(self, root: str) -> dict[str, bytes]:
         """All objects below a prefix of the bucket."""
-        base = f"bucket/{root}".rstrip("/")
-        return {path[len(base) + 1 :]: self.filesystem.cat_file(path) for path in self.filesystem.find(base)}
+        base = f"bucket/{root}".rstrip("/") + "/"
+        # A prefix that comes into being meanwhile is found as if it were an object.
+        found = [path for path in self.filesystem.find(base) if path.startswith(base)]
+        return {path[len(base) :]: self.filesystem.cat_file(path) for path in found}
 
 
 @contextmanager
