@@ -43,7 +43,11 @@ DISK_ERRORS = {
     errno.EFBIG: "the file would be larger than allowed here",
 }
 """Errors of a disk that takes no more, and what they mean."""
-STORAGE_FAULTS = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO, errno.EUCLEAN, errno.ENXIO, errno.ENODEV)
+STORAGE_FAULTS = tuple(
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ENOTCONN", "ENXIO", "ENODEV", "EREMOTEIO", "EUCLEAN")
+    if hasattr(errno, name)  # The last two are Linux's own.
+)
 """Errors of a disk, or of the server behind a shared file system, that is not well. Time-outs are not among them: they
 come of networks too."""
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,12 @@ def test_disk_errors_name_the_file_and_what_to_do(tmp_path: Path, code: int) -> 
         raise OSError(code, os.strerror(code))
     assert "again" in str(caught.value) or "rights" in str(caught.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_system_without_the_error_numbers_of_linux_imports_it() -> None:
+    program = "import errno; del errno.EREMOTEIO, errno.EUCLEAN; import lola_data.storage as s; print(s.STORAGE_FAULTS)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert str(errno.ESTALE) in done.stdout
 
 
 def test_other_errors_are_not_dressed_up(tmp_path: Path) -> None:
